@@ -1,0 +1,1 @@
+//! The resources of pullpass.dev and their translation into the domain

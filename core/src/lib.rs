@@ -1,0 +1,14 @@
+//! The decisions of Pullpass, as pure functions over plain values.
+//!
+//! Nothing here reads a clock, a file or the network, and nothing knows a Kubernetes client: the daemons
+//! read the world into these types and carry the answers out.
+
+pub mod decide;
+pub mod docker_config;
+pub mod glob;
+pub mod key;
+pub mod policy;
+pub mod reason;
+pub mod registry;
+pub mod render;
+pub mod selector;

@@ -1,0 +1,160 @@
+//! The closed set of reasons: one word for each outcome, the same in metrics, events, conditions, warnings,
+//! audit annotations, documentation and command line.
+
+use std::fmt;
+
+/// Declares the set once, so that no word can be without its explanation.
+macro_rules! reasons {
+    ($($(#[doc = $about:literal])+ $name:ident: $advice:literal,)+) => {
+        /// Why something is as it is. Each reason's text is its name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[doc = $about])+ $name,)+ }
+
+        impl Reason {
+            /// Every reason there is, in the order of the documentation.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)+];
+
+            /// The reason as one word, in the form that Kubernetes asks of a condition's reason.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => stringify!($name),)+ }
+            }
+
+            /// What the reason means, as one sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Reason::$name => concat!($($about),+).trim_ascii(),)+ }
+            }
+
+            /// What somebody who did not expect it can do, as one sentence; empty where all is well.
+            pub fn advice(self) -> &'static str {
+                match self { $(Reason::$name => $advice,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    // what the webhook did with a pod
+    /// The pull secret's name was appended to the pod.
+    Injected: "",
+    /// The name was appended although the Secret is not there yet; kubelet finds it as soon as it is.
+    InjectedAhead: "Look at the namespace's PullAccess and at the controller if pulls fail.",
+    /// The pod names the pull secret already.
+    AlreadyPresent: "",
+    /// The pod carries the label pullpass.dev/inject=false.
+    PodOptedOut: "Remove the label and create the pod again.",
+    /// The pod is the image of a static pod, which may not refer to a Secret.
+    MirrorPod: "Give the node the credential instead: see the node agent.",
+    /// The pod's service account allows only the Secrets that it lists.
+    MountableSecretsEnforced: "List the pull secret under the service account's imagePullSecrets, or remove its annotation kubernetes.io/enforce-mountable-secrets.",
+    /// The request is not the creation of a pod.
+    NotAPodCreation: "Restore the rules of the webhook configuration from the chart.",
+    /// The request could not be read as an AdmissionReview of a pod.
+    UnreadableReview: "See the webhook's log for the place in the request.",
+    /// The webhook does not know the cluster's registries or namespaces yet.
+    NotReady: "Wait until the webhook is ready; it is asked only then.",
+
+    // what a namespace may use
+    /// The namespace may use the registry.
+    Granted: "",
+    /// No registry selects the namespace.
+    NothingGranted: "Ask the administrator to include the namespace in a Registry's spec.access.namespaces.",
+    /// The namespace carries the label pullpass.dev/inject=false.
+    NamespaceOptedOut: "Remove the label from the namespace.",
+    /// System namespaces and those of Pullpass are never selected.
+    SystemNamespace: "An administrator can name the namespace in the chart value policy.systemNamespaces.",
+    /// The namespace is being deleted.
+    NamespaceTerminating: "",
+    /// The registry is public and needs no credential.
+    PublicRegistry: "",
+    /// The registry is limited to some clusters, and this cluster's name is not set.
+    ClusterNameUnset: "Set the chart value clusterName.",
+    /// The registry is not for this cluster.
+    ClusterNotSelected: "Add the cluster's name to spec.access.clusters.autoInject.",
+    /// The registry excludes this cluster.
+    ClusterExcluded: "Remove the cluster's name from spec.access.clusters.doNotInject.",
+    /// The registry does not include the namespace's name.
+    NamespaceNotIncluded: "Add the namespace to spec.access.namespaces.include.",
+    /// The registry excludes the namespace.
+    NamespaceExcluded: "Remove the namespace from spec.access.namespaces.exclude.",
+    /// The namespace's labels do not match the registry's selector.
+    LabelsNotSelected: "Label the namespace as spec.access.namespaces.selector asks.",
+    /// The Registry's own fields contradict each other or cannot be read.
+    InvalidRegistry: "Correct the field that the message names.",
+
+    // what became of a registry's credential
+    /// The credential is in the namespace's Secret.
+    Available: "",
+    /// The credential's source Secret is not there.
+    SourceMissing: "Create the Secret that spec.auth names in Pullpass's namespace.",
+    /// The source Secret lacks a key that is needed.
+    SourceKeyMissing: "Add the key that the message names, or select another in spec.auth.",
+    /// The source Secret's content cannot be read.
+    MalformedSource: "Correct the content; the message tells what is wrong with it.",
+    /// The source holds an empty user name and password, which kubelet would take for a request to pull anonymously.
+    EmptyCredential: "Fill in user name and password.",
+    /// The source docker config has no entry for the registry's host.
+    NoMatchingEntry: "Add an entry for the host, or leave spec.host out to take every entry.",
+    /// No credential of the registry has been read yet.
+    CredentialPending: "See the Registry's conditions.",
+    /// Another registry provides the credential for the same key.
+    LostToPriority: "Raise spec.priority, or let the two registries select different namespaces.",
+    /// The entry does not fit into the Secret, which may hold 1 MiB.
+    TooLarge: "Let the namespace use fewer registries, or give this one a higher spec.priority.",
+
+    // what became of a namespace's Secret
+    /// The Secret is written and complete.
+    Written: "",
+    /// A Secret of that name is there that Pullpass did not make.
+    ForeignSecret: "Delete or rename that Secret, or choose another name by the chart value pullSecrets.name.",
+    /// The namespace's quota does not admit another Secret.
+    QuotaExceeded: "Raise the namespace's quota for Secrets by one.",
+    /// The API server refused the Secret.
+    WriteRefused: "See the message; an admission policy of the cluster may be in the way.",
+
+    // how a registry stands as a whole
+    /// Every selected namespace holds the credential.
+    Synced: "",
+    /// Some selected namespaces do not hold the credential yet.
+    Syncing: "",
+    /// Some selected namespaces cannot get the credential.
+    SomeNamespacesFailed: "See the PullAccess of the namespaces that the message names.",
+    /// No namespace of this cluster is selected.
+    NoNamespaceSelected: "Check spec.access against the namespaces' names and labels.",
+    /// The credential was read and is in use.
+    CredentialRead: "",
+    /// The last good credential stays in use, since the source is not good at present.
+    KeepingLastGood: "Correct the source as the message tells.",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_reason_is_one_word_with_a_meaning() {
+        for reason in Reason::ALL {
+            assert!(
+                reason.as_str().bytes().all(|b| b.is_ascii_alphabetic()),
+                "{reason}"
+            );
+            assert!(reason.meaning().ends_with('.'), "{reason}");
+            assert!(
+                reason.advice().is_empty() || reason.advice().ends_with('.'),
+                "{reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_two_reasons_mean_the_same() {
+        let meanings: BTreeSet<_> = Reason::ALL.iter().map(|r| r.meaning()).collect();
+        assert_eq!(meanings.len(), Reason::ALL.len());
+    }
+}

@@ -1,0 +1,245 @@
+//! What a namespace's Secret holds: the credentials of its grant, merged under one bound.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use secrecy::SecretSlice;
+
+use crate::docker_config::{self, EMPTY_SIZE, Entries, Login, written_size};
+use crate::key::RegistryKey;
+use crate::policy::Grant;
+use crate::reason::Reason;
+
+/// The most bytes that the values of one Secret may have together (`MaxSecretSize` in the API server's
+/// `pkg/apis/core/types.go`).
+pub const MAX_SECRET_BYTES: usize = 1024 * 1024;
+
+/// The last good credentials, by registry; a registry without one tells why.
+pub type Credentials = BTreeMap<String, Result<Arc<Entries>, Reason>>;
+
+/// A namespace's docker config, and what became of each registry that it was granted.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The docker config, `None` where there is no entry to put into it.
+    pub docker_config: Option<SecretSlice<u8>>,
+    /// One outcome for each granted registry, in the grant's order.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What became of one registry in one namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The registry's name.
+    pub registry: String,
+    /// [`Reason::Available`], or why some or all of its entries are not in the docker config.
+    pub reason: Reason,
+    /// The registry that holds a key of this one, where [`Reason::LostToPriority`].
+    pub lost_to: Option<String>,
+}
+
+/// Merges the credentials of a grant. For each key the first registry of the grant with a usable credential has it;
+/// where the bound is reached, later entries are left out and the earlier ones stay.
+pub fn render(grant: &Grant, credentials: &Credentials) -> Rendered {
+    render_within(grant, credentials, MAX_SECRET_BYTES)
+}
+
+fn render_within(grant: &Grant, credentials: &Credentials, max_bytes: usize) -> Rendered {
+    let mut merged: BTreeMap<&RegistryKey, (&Login, &str)> = BTreeMap::new();
+    let mut size = EMPTY_SIZE;
+    let mut outcomes = Vec::with_capacity(grant.granted.len());
+    for registry in &grant.granted {
+        let mut outcome = Outcome {
+            registry: registry.name.clone(),
+            reason: Reason::Available,
+            lost_to: None,
+        };
+        match credentials.get(&registry.name) {
+            None => outcome.reason = Reason::CredentialPending,
+            Some(Err(reason)) => outcome.reason = *reason,
+            Some(Ok(entries)) => {
+                for (key, login) in entries.iter() {
+                    if let Some((_, winner)) = merged.get(key) {
+                        outcome.reason = Reason::LostToPriority;
+                        outcome.lost_to = Some((*winner).to_owned());
+                        continue;
+                    }
+                    let grown = size + written_size(key, login);
+                    if grown > max_bytes {
+                        outcome.reason = Reason::TooLarge;
+                        continue;
+                    }
+                    size = grown;
+                    merged.insert(key, (login, &registry.name));
+                }
+            }
+        }
+        outcomes.push(outcome);
+    }
+    let docker_config = (!merged.is_empty())
+        .then(|| docker_config::write(merged.iter().map(|(&key, &(login, _))| (key, login))));
+    Rendered {
+        docker_config,
+        outcomes,
+    }
+}
+
+/// The docker config without any entry. Applied before a copy is deleted, so that what a finalizer holds back is no
+/// credential any more.
+pub fn revoked() -> SecretSlice<u8> {
+    docker_config::write([])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{ClusterAccess, CredentialKind, NamespaceAccess, Registry};
+    use proptest::prelude::*;
+    use secrecy::ExposeSecret as _;
+
+    fn registry(name: &str) -> Arc<Registry> {
+        Arc::new(Registry {
+            name: name.into(),
+            created: 0,
+            key: None,
+            credential: CredentialKind::Copied,
+            clusters: ClusterAccess::default(),
+            namespaces: NamespaceAccess::default(),
+            priority: 0,
+        })
+    }
+
+    fn grant(names: &[&str]) -> Grant {
+        Grant {
+            granted: names.iter().map(|n| registry(n)).collect(),
+            ..Grant::default()
+        }
+    }
+
+    fn entries(of: &[(&str, &str)]) -> Result<Arc<Entries>, Reason> {
+        let login = |user: &str| Login::new(user.into(), "p".into()).unwrap();
+        Ok(Arc::new(
+            of.iter()
+                .map(|(k, u)| (RegistryKey::parse(k).unwrap(), login(u)))
+                .collect(),
+        ))
+    }
+
+    fn text(rendered: &Rendered) -> String {
+        let content = rendered.docker_config.as_ref().unwrap();
+        String::from_utf8(content.expose_secret().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn merges_what_is_usable_and_says_what_is_not() {
+        let credentials = Credentials::from([
+            ("a".into(), entries(&[("a.example.com", "u")])),
+            ("b".into(), Err(Reason::SourceMissing)),
+        ]);
+        let rendered = render(&grant(&["b", "a", "c"]), &credentials);
+        assert_eq!(
+            text(&rendered),
+            r#"{"auths":{"a.example.com":{"auth":"dTpw"}}}"#
+        );
+        let reasons: Vec<_> = rendered.outcomes.iter().map(|o| o.reason).collect();
+        assert_eq!(
+            reasons,
+            [
+                Reason::SourceMissing,
+                Reason::Available,
+                Reason::CredentialPending
+            ]
+        );
+    }
+
+    #[test]
+    fn the_first_with_a_usable_credential_has_the_key() {
+        let mut credentials = Credentials::from([
+            ("new".into(), Err(Reason::SourceMissing)),
+            ("old".into(), entries(&[("r.example.com", "u")])),
+        ]);
+        let order = grant(&["new", "old"]);
+        let rendered = render(&order, &credentials);
+        assert_eq!(
+            text(&rendered),
+            r#"{"auths":{"r.example.com":{"auth":"dTpw"}}}"#
+        );
+
+        credentials.insert("new".into(), entries(&[("r.example.com", "v")]));
+        let rendered = render(&order, &credentials);
+        assert_eq!(
+            text(&rendered),
+            r#"{"auths":{"r.example.com":{"auth":"djpw"}}}"#
+        );
+        assert_eq!(
+            rendered.outcomes[1],
+            Outcome {
+                registry: "old".into(),
+                reason: Reason::LostToPriority,
+                lost_to: Some("new".into())
+            }
+        );
+    }
+
+    #[test]
+    fn more_specific_keys_coexist() {
+        let credentials = Credentials::from([
+            ("a".into(), entries(&[("r.example.com", "u")])),
+            ("b".into(), entries(&[("r.example.com/team", "u")])),
+        ]);
+        let rendered = render(&grant(&["a", "b"]), &credentials);
+        assert!(
+            rendered
+                .outcomes
+                .iter()
+                .all(|o| o.reason == Reason::Available)
+        );
+    }
+
+    #[test]
+    fn at_the_bound_the_first_stay_and_the_rest_is_named() {
+        let credentials = Credentials::from([
+            ("a".into(), entries(&[("a.example.com", "u")])),
+            ("b".into(), entries(&[("b.example.com", "u")])),
+        ]);
+        let one = text(&render(&grant(&["a"]), &credentials)).len();
+        let rendered = render_within(&grant(&["a", "b"]), &credentials, one + 1);
+        assert_eq!(
+            text(&rendered),
+            r#"{"auths":{"a.example.com":{"auth":"dTpw"}}}"#
+        );
+        assert_eq!(rendered.outcomes[1].reason, Reason::TooLarge);
+    }
+
+    #[test]
+    fn nothing_to_say_is_no_docker_config() {
+        assert!(
+            render(&grant(&["a"]), &Credentials::new())
+                .docker_config
+                .is_none()
+        );
+        assert_eq!(revoked().expose_secret(), br#"{"auths":{}}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn never_beyond_the_bound_and_always_readable(
+            hosts in prop::collection::vec("[a-z]{1,6}\\.example\\.com", 1..20), bound in 60usize..400,
+        ) {
+            let names: Vec<String> = (0..hosts.len()).map(|n| format!("r{n}")).collect();
+            let credentials = names
+                .iter()
+                .zip(&hosts)
+                .map(|(name, host)| (name.clone(), entries(&[(host, "user")])))
+                .collect();
+            let granted = grant(&names.iter().map(String::as_str).collect::<Vec<_>>());
+            let rendered = render_within(&granted, &credentials, bound);
+            prop_assert_eq!(rendered.outcomes.len(), names.len());
+            if let Some(content) = &rendered.docker_config {
+                prop_assert!(content.expose_secret().len() <= bound);
+                prop_assert!(docker_config::parse(content.expose_secret()).is_ok());
+            }
+            let included = rendered.outcomes.iter().filter(|o| o.reason == Reason::Available).count();
+            prop_assert_eq!(included > 0, rendered.docker_config.is_some());
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Clusters, namespaces and registries for the tests

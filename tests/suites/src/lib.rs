@@ -1,0 +1,1 @@
+//! The tests against a real API server and on a real cluster
