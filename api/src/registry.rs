@@ -1,0 +1,286 @@
+//! `Registry`: one image registry, how to log in to it, and who may use it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::selector::LabelSelector;
+
+/// What an administrator says about a registry.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema,
+)]
+#[kube(
+    group = "pullpass.dev",
+    version = "v1alpha1",
+    kind = "Registry",
+    plural = "registries",
+    shortname = "preg",
+    category = "pullpass",
+    status = "RegistryStatus",
+    derive = "PartialEq",
+    doc = "One image registry: where it is, how to log in to it, and which namespaces may use it. Pullpass keeps its credential in a pull secret of each of those namespaces.",
+    validation = Rule::new("size(self.metadata.name) <= 63")
+        .message("metadata.name: use at most 63 characters, so that the name fits into a label"),
+    printcolumn(name = "Host", type_ = "string", json_path = ".spec.host", description = "Where the registry is"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status", description = "Whether every selected namespace can pull"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", description = "Why it is ready or not"),
+    printcolumn(name = "Selected", type_ = "integer", json_path = ".status.namespaces.selected", description = "Namespaces of this cluster that may use it"),
+    printcolumn(name = "Synced", type_ = "integer", json_path = ".status.namespaces.synced", description = "Selected namespaces that hold the credential"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Provider", type_ = "string", json_path = ".spec.provider", priority = "1"),
+    printcolumn(name = "Include", type_ = "string", json_path = ".spec.access.namespaces.include", priority = "1"),
+    printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority", priority = "1"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = "1"),
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.host) || (has(self.auth) && has(self.auth.dockerConfig))")
+        .message("host is missing: write host[:port][/path], for example registry.example.com/team; only with auth.dockerConfig it may be left out, and then every entry of that Secret counts"),
+    validation = Rule::new("self.type == 'Public' || has(self.auth)")
+        .message("auth is missing: a private registry needs a credential, for example auth: {basic: {secretRef: {name: my-secret}}}; for one without credentials write type: Public"),
+    validation = Rule::new("self.type == 'Private' || !has(self.auth)")
+        .message("a public registry has no credentials: remove auth, or write type: Private"),
+    validation = Rule::new("self.type == 'Public' || (has(self.access) && has(self.access.namespaces))")
+        .message("access.namespaces is missing: say which namespaces get the credential of a private registry, for example access: {namespaces: {include: [\"team-*\"]}}, or include: [\"*\"] for all of them")
+)]
+pub struct RegistrySpec {
+    /// Where the registry is: host[:port][/path prefix], without a scheme. A `*` stands for a part of one label of the
+    /// host, as in `*.dkr.ecr.eu-west-1.amazonaws.com`. May be left out with auth.dockerConfig: then every entry of that
+    /// Secret counts, each with its own host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(
+        validation = Rule::new("!self.contains('://')")
+            .message("host: write it without a scheme, for example registry.example.com instead of https://registry.example.com"),
+        validation = Rule::new("self.contains('://') || self.matches('^([A-Za-z0-9*._-]+|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?(/[^?#%\\\\s\\\\\\\\]*)?$')")
+            .message("host: write host[:port][/path] with letters, digits, '-', '_', '.' and the wildcard '*' in the host, for example registry.example.com:5000/team"),
+        validation = Rule::new("!self.startsWith('[') || self.contains(']:')")
+            .message("host: kubelet finds a credential for an IPv6 address only with its port, for example [2001:db8::1]:443")
+    )]
+    pub host: Option<String>,
+
+    /// What kind of registry it is. Where it is left out it is inferred from the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Provider>,
+
+    /// Private: pulls need a credential. Public: they need none.
+    #[serde(default)]
+    pub r#type: Visibility,
+
+    /// How to log in: exactly one of its fields. The Secrets that it names are read in Pullpass's own namespace only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+
+    /// Which clusters and which of their namespaces may use the registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+
+    /// Decides where two registries have a credential for the same host in one namespace: the higher priority wins, then
+    /// the older registry, then the one whose name comes first.
+    #[serde(default)]
+    pub priority: i32,
+}
+
+/// The kinds of registry that Pullpass knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Provider {
+    /// Docker Hub.
+    DockerHub,
+    /// Amazon Elastic Container Registry.
+    ECR,
+    /// Amazon ECR Public.
+    ECRPublic,
+    /// Azure Container Registry.
+    ACR,
+    /// Google Artifact Registry.
+    ArtifactRegistry,
+    /// Google Container Registry.
+    GCR,
+    /// GitHub Container Registry.
+    GHCR,
+    /// GitLab Container Registry.
+    GitLab,
+    /// Quay.
+    Quay,
+    /// Harbor.
+    Harbor,
+    /// Any other registry that speaks the OCI distribution protocol.
+    Other,
+}
+
+/// Whether pulls need a credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Visibility {
+    /// Pulls need a credential.
+    #[default]
+    Private,
+    /// Pulls need none.
+    Public,
+}
+
+/// How to log in: exactly one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.basic), has(self.dockerConfig)].filter(given, given).size() == 1")
+    .message("auth takes exactly one of basic, dockerConfig"))]
+pub struct Auth {
+    /// A user name and a password or token, in two keys of a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic: Option<BasicAuth>,
+    /// A docker config (as `docker login` or `kubectl create secret docker-registry` make it) in a Secret of any type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_config: Option<DockerConfigAuth>,
+}
+
+/// A user name and a password or token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BasicAuth {
+    /// The Secret, in Pullpass's own namespace.
+    pub secret_ref: SecretReference,
+    /// The Secret's key that holds the user name.
+    #[serde(default = "username_key")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub username_key: String,
+    /// The Secret's key that holds the password or token.
+    #[serde(default = "password_key")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub password_key: String,
+}
+
+fn username_key() -> String {
+    "username".into()
+}
+
+fn password_key() -> String {
+    "password".into()
+}
+
+/// A docker config.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DockerConfigAuth {
+    /// The Secret, in Pullpass's own namespace.
+    pub secret_ref: SecretReference,
+    /// The Secret's key that holds the docker config. Where it is left out, `.dockerconfigjson` or else `.dockercfg`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: Option<String>,
+}
+
+/// A Secret in Pullpass's own namespace, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretReference {
+    /// The Secret's name.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
+    pub name: String,
+}
+
+/// Who may use a registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Access {
+    /// Which clusters may use it, so that the same resources can be applied to all of them. Compared with the chart value
+    /// clusterName; on a cluster without a name, anything but the default selects nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<ClusterAccess>,
+    /// Which namespaces may use it. Required where the registry is private, so that nobody spreads a credential by leaving
+    /// a line out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<NamespaceAccess>,
+}
+
+/// Which clusters may use a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterAccess {
+    /// Names of clusters that may use it; `*` stands for any part of a name.
+    #[serde(default = "every_name")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 253)))]
+    pub auto_inject: Vec<String>,
+    /// Names of clusters that may not; wins over autoInject.
+    #[serde(default)]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 253)))]
+    pub do_not_inject: Vec<String>,
+}
+
+fn every_name() -> Vec<String> {
+    vec!["*".into()]
+}
+
+/// Which namespaces may use a registry. System namespaces and those of Pullpass are never among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.include) && size(self.include) > 0) || (has(self.selector) && ((has(self.selector.matchLabels) && size(self.selector.matchLabels) > 0) || (has(self.selector.matchExpressions) && size(self.selector.matchExpressions) > 0)))")
+    .message("say which namespaces: include: [\"team-a\", \"team-b-*\"], or include: [\"*\"] for all of them, or a selector that asks for labels"))]
+pub struct NamespaceAccess {
+    /// Names of namespaces; `*` stands for any part of a name. An exact name cannot be taken by a tenant, a wildcard
+    /// admits whoever may create namespaces. With a selector it may be left out and means every name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 1024),
+        inner(length(min = 1, max = 63), regex(pattern = r"^[-a-z0-9*]+$"))
+    )]
+    pub include: Option<Vec<String>>,
+    /// Names of namespaces that may not use it; wins over include and selector.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 1024),
+        inner(length(min = 1, max = 63), regex(pattern = r"^[-a-z0-9*]+$"))
+    )]
+    pub exclude: Vec<String>,
+    /// Labels that a namespace has to have, in addition to a name that is included. It is as strong as the right to label
+    /// namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+}
+
+/// What Pullpass says about a registry.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready: every selected namespace can pull. CredentialsReady: there is a good credential. Distributed: every selected
+    /// namespace holds it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The credential that is in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<CredentialStatus>,
+    /// The namespaces of this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<NamespaceStatus>,
+}
+
+/// The credential that is in use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialStatus {
+    /// When it was last read or renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refreshed_at: Option<Time>,
+    /// When it ends, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+}
+
+/// How many namespaces of this cluster have the credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceStatus {
+    /// Namespaces that may use the registry.
+    pub selected: i32,
+    /// Selected namespaces that hold the credential.
+    pub synced: i32,
+    /// Selected namespaces that do not, and will not by waiting.
+    pub failed: i32,
+}
