@@ -1,0 +1,193 @@
+//! A directory as the source of the serving certificate: a mounted Secret of type `kubernetes.io/tls`.
+//!
+//! Kubelet publishes a Secret as a directory of symlinks: `tls.crt → ..data/tls.crt`, `..data → ..<timestamp>`.
+//! An update makes a new timestamped directory and renames a new `..data` over the old one (kubelet's
+//! `AtomicWriter`, pkg/volume/util/atomic_writer.go). A watch on a file follows its symlink and dies with the first swap: so the
+//! directory is watched, read again on any event, and compared by content.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::resolver::{IdentityError, ServingIdentity};
+use crate::state::{SERVING_CERTIFICATE, SERVING_KEY};
+
+/// The symlink that kubelet swaps.
+const DATA: &str = "..data";
+
+/// How often the directory is read though nothing was reported: inotify loses events when its queue overflows,
+/// and some file systems send none. Kubelet itself syncs about once a minute.
+pub const READ_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Why a directory holds no certificate at the moment.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// A file is missing or unreadable.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The files do not make a certificate with its key.
+    #[error("{path}: {source}")]
+    Identity {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: IdentityError,
+    },
+}
+
+/// A directory with `tls.crt` and `tls.key`.
+#[derive(Debug, Clone)]
+pub struct CertificateDirectory {
+    path: PathBuf,
+    read_interval: Duration,
+}
+
+#[derive(PartialEq, Eq)]
+struct Content {
+    chain: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl CertificateDirectory {
+    /// The directory at `path`, read at least every [`READ_INTERVAL`].
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            read_interval: READ_INTERVAL,
+        }
+    }
+
+    /// The same, read at least every `interval`.
+    #[must_use]
+    pub fn read_interval(self, interval: Duration) -> Self {
+        Self {
+            read_interval: interval,
+            ..self
+        }
+    }
+
+    /// Reads the certificate as it is now.
+    ///
+    /// # Errors
+    /// [`DirectoryError`] if a file is missing, unreadable, half-written, or the key is another's.
+    pub fn read(&self) -> Result<ServingIdentity, DirectoryError> {
+        self.identity(&self.content()?)
+    }
+
+    /// Calls `on_change` with the certificate as soon as there is one, and again whenever it becomes another,
+    /// until `stop` is cancelled. Content that cannot be used changes nothing and is logged once.
+    pub async fn follow(
+        &self,
+        stop: CancellationToken,
+        mut on_change: impl FnMut(ServingIdentity),
+    ) {
+        let changed = Arc::new(Notify::new());
+        let _watcher = self.watch(&changed);
+        let mut tick = tokio::time::interval(self.read_interval);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut served = None;
+        let mut complaint = None;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = changed.notified() => {}
+                _ = tick.tick() => {}
+            }
+            let content = self.content();
+            if content
+                .as_ref()
+                .is_ok_and(|content| served.as_ref() == Some(content))
+            {
+                complaint = None;
+                continue;
+            }
+            match content.and_then(|content| Ok((self.identity(&content)?, content))) {
+                Ok((identity, content)) => {
+                    tracing::info!(
+                        directory = %self.path.display(),
+                        serial = identity.leaf().serial(),
+                        expires = %identity.leaf().not_after(),
+                        "serving certificate read"
+                    );
+                    served = Some(content);
+                    complaint = None;
+                    on_change(identity);
+                }
+                Err(error) => {
+                    let error = Some(error.to_string());
+                    if complaint != error {
+                        tracing::warn!(
+                            directory = %self.path.display(),
+                            error = error.as_deref(),
+                            "no usable serving certificate in the directory, what is served stays"
+                        );
+                    }
+                    complaint = error;
+                }
+            }
+        }
+    }
+
+    fn watch(&self, changed: &Arc<Notify>) -> Option<RecommendedWatcher> {
+        let notify = Arc::clone(changed);
+        // errors count as events: after a lost one only reading tells what is there
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // reading the files is reported too, and must not lead to reading them again
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                notify.notify_one();
+            }
+        });
+        let watched = watcher.and_then(|mut watcher| {
+            watcher.watch(&self.path, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        watched
+            .inspect_err(|error| {
+                tracing::warn!(
+                    directory = %self.path.display(),
+                    %error,
+                    interval_seconds = self.read_interval.as_secs(),
+                    "directory cannot be watched, so it is read at intervals only"
+                );
+            })
+            .ok()
+    }
+
+    fn content(&self) -> Result<Content, DirectoryError> {
+        // One look at the link, so that both files come from the same version. A mounted Secret lies in memory:
+        // reading it does not hold up the runtime.
+        let directory =
+            std::fs::canonicalize(self.path.join(DATA)).unwrap_or_else(|_| self.path.clone());
+        Ok(Content {
+            chain: read(&directory.join(SERVING_CERTIFICATE))?,
+            key: read(&directory.join(SERVING_KEY))?,
+        })
+    }
+
+    fn identity(&self, content: &Content) -> Result<ServingIdentity, DirectoryError> {
+        ServingIdentity::from_pem(&content.chain, &content.key).map_err(|source| {
+            DirectoryError::Identity {
+                path: self.path.clone(),
+                source,
+            }
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, DirectoryError> {
+    std::fs::read(path).map_err(|source| DirectoryError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
