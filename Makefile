@@ -1,0 +1,39 @@
+# The two commands are `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+PROFILE ?= release
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+
+.PHONY: demo
+demo: ## a local cluster in which a pod pulls a private image that nobody gave it a credential for
+	@deploy/demo/run
+
+.PHONY: demo-down
+demo-down: ## remove the demo's cluster without a trace
+	@tests/cluster/cluster down
+
+.PHONY: test
+test: ## everything, with the total on the last line
+	@tests/run
+
+.PHONY: test-unit
+test-unit: ## the daily loop: unit and property tests, in seconds
+	@cargo test --workspace --exclude pullpass-suites --lib --bins
+
+.PHONY: lint
+lint: ## formatting and lints
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets -- --deny warnings
+
+.PHONY: generate
+generate: ## write the generated files anew: custom resource definitions and the rendered chart
+	@cargo run --quiet -p pullpass-api --bin crds deploy/chart/files/crds
+	@deploy/check-chart --write
+
+.PHONY: images
+images: ## OCI archives of the images, in target/images
+	@PROFILE=$(PROFILE) deploy/images/build
