@@ -1,1 +1,36 @@
-//! Clusters, namespaces and registries for the tests
+//! What the tests against real Kubernetes stand on: API servers to lease, a full cluster to share or to own,
+//! identities, registries' users, private images, the audit log, and a dump of what matters when a test fails.
+//!
+//! The entry points — [`lease`], [`shared`] and [`exclusive`] — and the helpers of what they return fail a test by
+//! panicking with one sentence that tells what to do. Nothing is skipped.
+// A test helper reports by failing the test.
+#![allow(clippy::panic, clippy::expect_used)]
+
+pub mod admission;
+pub mod audit;
+pub mod chart;
+mod checkout;
+mod clean;
+pub mod cluster;
+mod dump;
+mod full;
+pub mod identity;
+mod image;
+mod install;
+mod lease;
+mod lock;
+pub mod name;
+pub mod objects;
+pub mod registry;
+mod server;
+mod wait;
+
+pub use full::{Exclusive, Full, Shared, exclusive, shared};
+pub use lease::{Lease, lease, lease_many};
+pub use server::ApiServer;
+pub use wait::{eventually, stays};
+
+/// Turns a failure of the surroundings into the failure of the test.
+fn must<T>(outcome: anyhow::Result<T>) -> T {
+    outcome.unwrap_or_else(|error| panic!("{error:#}"))
+}

@@ -1,0 +1,152 @@
+//! A webhook that records what the API server sends to it and answers "as it is".
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::post;
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use bytes::Bytes;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, WebhookClientConfig,
+};
+use kube::Api;
+use kube::api::PostParams;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
+
+use crate::objects::named;
+use crate::server::ApiServer;
+use crate::{cluster, must};
+
+/// A running recorder; it ends when it is dropped.
+pub struct Recorder {
+    address: SocketAddr,
+    authority: String,
+    bodies: Arc<Mutex<Vec<Bytes>>>,
+    handle: Handle<SocketAddr>,
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.handle.shutdown();
+    }
+}
+
+impl Recorder {
+    /// Listens on a free port of the loopback address.
+    pub async fn start() -> Self {
+        must(start().await)
+    }
+
+    /// Everything that was sent so far, byte for byte.
+    pub fn bodies(&self) -> Vec<Bytes> {
+        // a poisoned list is still a list of whole bodies
+        self.bodies
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Lets the API server send every creation of a pod here.
+    pub async fn register(&self, server: &ApiServer) {
+        let configurations: Api<MutatingWebhookConfiguration> = server.all();
+        let configuration = configuration("recorder", &self.address, &self.authority);
+        must(
+            configurations
+                .create(&PostParams::default(), &configuration)
+                .await
+                .context("cannot register the recorder"),
+        );
+    }
+}
+
+/// A webhook configuration that sends every creation of a pod to `https://<address>/inject`, whose certificate
+/// `authority` (PEM) has signed. It ignores failures, as ours does.
+pub fn configuration(
+    name: &str,
+    address: &SocketAddr,
+    authority: &str,
+) -> MutatingWebhookConfiguration {
+    MutatingWebhookConfiguration {
+        metadata: named(name),
+        webhooks: Some(vec![MutatingWebhook {
+            name: format!("{name}.tests.pullpass.dev"),
+            admission_review_versions: vec!["v1".into()],
+            side_effects: "None".into(),
+            failure_policy: Some("Ignore".into()),
+            reinvocation_policy: Some("IfNeeded".into()),
+            client_config: WebhookClientConfig {
+                url: Some(format!("https://{address}/inject")),
+                ca_bundle: Some(ByteString(authority.as_bytes().to_vec())),
+                ..WebhookClientConfig::default()
+            },
+            rules: Some(vec![RuleWithOperations {
+                api_groups: Some(vec![String::new()]),
+                api_versions: Some(vec!["v1".into()]),
+                operations: Some(vec!["CREATE".into()]),
+                resources: Some(vec!["pods".into()]),
+                scope: Some("Namespaced".into()),
+            }]),
+            ..MutatingWebhook::default()
+        }]),
+    }
+}
+
+async fn start() -> Result<Recorder> {
+    cluster::use_one_crypto_provider();
+    let (authority, certificate, key) = certificate()?;
+    let tls = RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await?;
+    let bodies = Arc::new(Mutex::new(Vec::new()));
+    let router = Router::new()
+        .route("/inject", post(record))
+        .with_state(Arc::clone(&bodies));
+    let handle = Handle::new();
+    let server = axum_server::bind_rustls(SocketAddr::from(([127, 0, 0, 1], 0)), tls)
+        .handle(handle.clone())
+        .serve(router.into_make_service());
+    tokio::spawn(server);
+    let address = handle
+        .listening()
+        .await
+        .context("the recorder cannot listen")?;
+    Ok(Recorder {
+        address,
+        authority,
+        bodies,
+        handle,
+    })
+}
+
+async fn record(State(bodies): State<Arc<Mutex<Vec<Bytes>>>>, body: Bytes) -> impl IntoResponse {
+    let review: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let uid = review.pointer("/request/uid").cloned().unwrap_or_default();
+    bodies
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .push(body);
+    let answer = json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "response": {"uid": uid, "allowed": true},
+    });
+    ([(CONTENT_TYPE, "application/json")], answer.to_string())
+}
+
+/// An authority, and a certificate for 127.0.0.1 with its key; all PEM.
+fn certificate() -> Result<(String, String, String)> {
+    let authority_key = KeyPair::generate()?;
+    let mut authority = CertificateParams::new(Vec::new())?;
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_pem = authority.self_signed(&authority_key)?.pem();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate()?;
+    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &issuer)?;
+    Ok((authority_pem, leaf.pem(), key.serialize_pem()))
+}

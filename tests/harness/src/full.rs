@@ -1,0 +1,128 @@
+//! The full cluster, with Pullpass installed as its users install it.
+
+use std::ops::Deref;
+
+use anyhow::Result;
+
+use crate::cluster::{Cluster, FULL};
+use crate::dump::DumpOnFailure;
+use crate::lock::{Lock, Mode};
+use crate::registry::{ImageRegistry, User};
+use crate::server::ApiServer;
+use crate::{image, install, must};
+
+/// The full cluster beside other tests. What a test makes has names of its own, and its Registries select nothing but
+/// its own namespaces.
+pub struct Shared {
+    full: Full,
+    _lock: Lock,
+}
+
+/// The full cluster alone.
+pub struct Exclusive {
+    full: Full,
+    _lock: Lock,
+}
+
+/// A full cluster: an API server with nodes behind it and a registry beside it.
+pub struct Full {
+    server: ApiServer,
+    registry: ImageRegistry,
+    _dump: DumpOnFailure,
+}
+
+impl Deref for Shared {
+    type Target = Full;
+
+    fn deref(&self) -> &Full {
+        &self.full
+    }
+}
+
+impl Deref for Exclusive {
+    type Target = Full;
+
+    fn deref(&self) -> &Full {
+        &self.full
+    }
+}
+
+impl Deref for Full {
+    type Target = ApiServer;
+
+    fn deref(&self) -> &ApiServer {
+        &self.server
+    }
+}
+
+impl Full {
+    /// The cluster's private registry.
+    pub fn registry(&self) -> &ImageRegistry {
+        &self.registry
+    }
+
+    /// Pushes a small private image to a repository, as the registry's first user, and returns the reference that a pod
+    /// names.
+    pub async fn push_image(&self, repository: &str) -> String {
+        let user: &User = self.registry.first_user();
+        must(image::push(&self.registry, user, repository).await)
+    }
+
+    /// Installs Pullpass, or upgrades it to what is in the checkout; does nothing where that is what runs.
+    pub async fn install(&self) {
+        must(install::install(&self.server).await);
+    }
+}
+
+/// Takes a share of the full cluster, with Pullpass running in it; brings both up where they are not.
+///
+/// # Panics
+/// Where this machine cannot run a cluster, with the reason.
+pub async fn shared() -> Shared {
+    // the shared lock may not be held while something is installed, or two tests would wait for each other
+    must(make_ready().await);
+    let lock = must(Lock::take(FULL, Mode::Shared).await);
+    Shared {
+        full: must(connect().await),
+        _lock: lock,
+    }
+}
+
+/// Takes the full cluster alone, with Pullpass running in it; brings both up where they are not. The test leaves
+/// Pullpass installed and working, or calls [`Full::install`] at its end.
+///
+/// # Panics
+/// Where this machine cannot run a cluster, with the reason.
+pub async fn exclusive() -> Exclusive {
+    must(make_ready().await);
+    let lock = must(Lock::take(FULL, Mode::Exclusive).await);
+    let full = must(connect().await);
+    // the exclusive test before this one may have failed half-way through an uninstall
+    full.install().await;
+    Exclusive { full, _lock: lock }
+}
+
+async fn make_ready() -> Result<()> {
+    let cluster = Cluster::named(FULL);
+    let _lock = Lock::take("full-make-ready", Mode::Exclusive).await?;
+    if !cluster.is_ready().await {
+        cluster.up().await?;
+    }
+    let server = ApiServer::connect(cluster).await?;
+    if !install::is_current(&server).await? {
+        let _alone = Lock::take(FULL, Mode::Exclusive).await?;
+        install::install(&server).await?;
+    }
+    Ok(())
+}
+
+async fn connect() -> Result<Full> {
+    let cluster = Cluster::named(FULL);
+    let registry = ImageRegistry::of(&cluster)?;
+    let server = ApiServer::connect(cluster).await?;
+    Ok(Full {
+        _dump: DumpOnFailure::of(&server),
+        server,
+        registry,
+    })
+}

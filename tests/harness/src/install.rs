@@ -1,0 +1,181 @@
+//! Pullpass in the full cluster, by real Helm and from images that are built here.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::chart::{self, RELEASE};
+use crate::checkout;
+use crate::cluster::run;
+use crate::objects::SYSTEM_NAMESPACE;
+use crate::server::ApiServer;
+
+/// Where the cluster remembers what is installed in it.
+const RECORD: &str = "pullpass-tests-installed";
+const RECORD_KEY: &str = "fingerprint";
+
+const FIELD_MANAGER: &str = "pullpass-tests";
+
+/// Both images, each an OCI archive.
+const ARCHIVES: [&str; 2] = ["target/images/webhook.tar", "target/images/controller.tar"];
+
+/// Whether what runs in the cluster is what the checkout holds.
+pub(crate) async fn is_current(server: &ApiServer) -> Result<bool> {
+    let wanted = fingerprint().await?;
+    let records: Api<ConfigMap> = server.of("default");
+    let recorded = records
+        .get_opt(RECORD)
+        .await?
+        .and_then(|record| record.data)
+        .and_then(|data| data.get(RECORD_KEY).cloned());
+    if recorded.as_ref() != Some(&wanted) {
+        return Ok(false);
+    }
+    Ok(is_released(server).await)
+}
+
+/// Whether Helm knows a release that was rolled out.
+async fn is_released(server: &ApiServer) -> bool {
+    let asked = server
+        .cluster()
+        .helm(&[
+            "status",
+            RELEASE,
+            "--namespace",
+            SYSTEM_NAMESPACE,
+            "--output",
+            "json",
+        ])
+        .await;
+    asked.is_ok_and(|status| {
+        serde_json::from_str::<serde_json::Value>(&status)
+            .is_ok_and(|status| status.pointer("/info/status") == Some(&json!("deployed")))
+    })
+}
+
+/// Installs or upgrades, and waits until every replica is ready. Does nothing where nothing has changed.
+pub(crate) async fn install(server: &ApiServer) -> Result<()> {
+    if is_current(server).await? {
+        return Ok(());
+    }
+    let wanted = fingerprint().await?;
+    let archives = ARCHIVES.map(|archive| checkout::path(archive).display().to_string());
+    server
+        .cluster()
+        .load_images(&archives.each_ref().map(String::as_str))
+        .await?;
+    enforce_restricted_profile(server).await?;
+    upgrade(server, &[]).await?;
+    record(server, &wanted).await
+}
+
+/// Runs `helm upgrade --install` as a user would, with the images that are built here.
+pub(crate) async fn upgrade(server: &ApiServer, values: &[&str]) -> Result<()> {
+    let directory = chart::directory();
+    let tag = format!("image.tag={}", tag()?);
+    let mut arguments = vec![
+        "upgrade",
+        "--install",
+        RELEASE,
+        &directory,
+        "--namespace",
+        SYSTEM_NAMESPACE,
+        "--wait",
+        "--timeout",
+        "3m",
+        "--set",
+        &tag,
+    ];
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
+    server.cluster().helm(&arguments).await.map(drop)
+}
+
+async fn enforce_restricted_profile(server: &ApiServer) -> Result<()> {
+    let namespaces: Api<Namespace> = server.all();
+    let namespace = json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": SYSTEM_NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+    });
+    namespaces
+        .patch(
+            SYSTEM_NAMESPACE,
+            &PatchParams::apply(FIELD_MANAGER).force(),
+            &Patch::Apply(namespace),
+        )
+        .await?;
+    Ok(())
+}
+
+async fn record(server: &ApiServer, fingerprint: &str) -> Result<()> {
+    let records: Api<ConfigMap> = server.of("default");
+    let record = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": RECORD},
+        "data": {RECORD_KEY: fingerprint},
+    });
+    let manager = PatchParams::apply(FIELD_MANAGER).force();
+    records
+        .patch(RECORD, &manager, &Patch::Apply(record))
+        .await?;
+    Ok(())
+}
+
+/// Builds the images, and tells what they and the chart are. The same for the life of the process: what a test run tests
+/// does not change under it.
+async fn fingerprint() -> Result<String> {
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known.clone());
+    }
+    run(Command::new(checkout::path("deploy/images/build")).env("PROFILE", "dev"))
+        .await
+        .context("cannot build the images")?;
+    let mut hasher = DefaultHasher::new();
+    hash_directory(&checkout::path("deploy/chart"), &mut hasher)?;
+    let computed = format!("{}-{:016x}", tag()?, hasher.finish());
+    Ok(KNOWN.get_or_init(|| computed).clone())
+}
+
+/// The tag of the images that were built last.
+fn tag() -> Result<String> {
+    let path = checkout::path("target/images/tag");
+    let tag =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(tag.trim().to_owned())
+}
+
+fn hash_directory(directory: &Path, hasher: &mut DefaultHasher) -> Result<()> {
+    let mut entries = fs::read_dir(directory)
+        .with_context(|| format!("cannot read {}", directory.display()))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            hash_directory(&path, hasher)?;
+        } else {
+            hash_file(&path, hasher)?;
+        }
+    }
+    Ok(())
+}
+
+fn hash_file(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
+    path.hash(hasher);
+    fs::read(path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .hash(hasher);
+    Ok(())
+}
