@@ -1,0 +1,148 @@
+package process
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func TestAStartedComponentIsFoundAndStopped(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Start(dir, sleeper(dir, "first")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(dir, sleeper(dir, "second")); err != nil {
+		t.Fatal(err)
+	}
+	first := awaitOne(t, dir, "first")
+	second := awaitOne(t, dir, "second")
+	if err := Stop([]Process{first}, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if first.Alive() {
+		t.Error("it lives on after it was stopped")
+	}
+	if !second.Alive() {
+		t.Error("another component was stopped too")
+	}
+	if err := Kill([]Process{second}); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := Of(dir); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestAProcessThatIgnoresTheRequestIsKilled(t *testing.T) {
+	dir := t.TempDir()
+	ready := filepath.Join(dir, "ready")
+	command := Command{
+		Component: "stubborn", Program: "sh", Path: "/bin/sh",
+		Args: []string{"-c", `trap "" TERM; : >"$0"; while :; do sleep 1; done`, ready},
+		Log:  filepath.Join(dir, "log"),
+	}
+	if _, err := Start(dir, command); err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() bool { _, err := os.Stat(ready); return err == nil })
+	processes, err := Of(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Stop(processes, 100*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if left := Component(processes, "stubborn", "sh"); len(left) != 1 || left[0].Alive() {
+		t.Errorf("still there: %v", left)
+	}
+	rest, err := Of(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Kill(rest); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAnotherProcessWithTheSameIDIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Start(dir, sleeper(dir, "bystander")); err != nil {
+		t.Fatal(err)
+	}
+	bystander := awaitOne(t, dir, "bystander")
+	recycled := bystander
+	recycled.startTime--
+	if err := Kill([]Process{recycled}); err != nil {
+		t.Fatal(err)
+	}
+	if !bystander.Alive() {
+		t.Error("a process was killed that only has the same id")
+	}
+	if err := Kill([]Process{bystander}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAChildOfAComponentIsNotTheComponent(t *testing.T) {
+	processes := []Process{
+		{PID: 1, Component: "containerd", Program: "containerd"},
+		{PID: 2, Component: "containerd", Program: "containerd-shim-runc-v2"},
+	}
+	found := Component(processes, "containerd", "containerd")
+	if len(found) != 1 || found[0].PID != 1 {
+		t.Errorf("found %v", found)
+	}
+}
+
+func TestTheStartTimeIsReadBehindAnyName(t *testing.T) {
+	stat := "42 (a) b (c d) S 1 42 42 0 -1 4194560 100 0 0 0 1 2 3 4 20 0 1 0 777 1000 10 18446744073709551615"
+	start, err := parseStartTime(stat)
+	if err != nil || start != 777 {
+		t.Errorf("got %d, %v", start, err)
+	}
+	if _, err := parseStartTime("42 (a) S 1"); err == nil {
+		t.Error("a shortened status was accepted")
+	}
+}
+
+func TestTheLastAssignmentOfAVariableCounts(t *testing.T) {
+	value, ok := variable([]byte("A=1\x00AB=2\x00A=3\x00"), "A")
+	if !ok || value != "3" {
+		t.Errorf("got %q, %v", value, ok)
+	}
+	if _, ok := variable([]byte("AB=2\x00"), "A"); ok {
+		t.Error("a longer name was taken for the variable")
+	}
+}
+
+func sleeper(dir, component string) Command {
+	return Command{
+		Component: component, Program: "sleep", Path: "/bin/sleep",
+		Args: []string{"600"}, Log: filepath.Join(dir, component+".log"),
+	}
+}
+
+func awaitOne(t *testing.T, dir, component string) Process {
+	t.Helper()
+	var found []Process
+	await(t, func() bool {
+		processes, err := Of(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = Component(processes, component, "sleep")
+		return len(found) == 1
+	})
+	return found[0]
+}
+
+func await(t *testing.T, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !condition(); {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not happen within 30 s")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
