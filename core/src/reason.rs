@@ -52,6 +52,8 @@ reasons! {
     UnreadableReview: "See the webhook's log for the place in the request.",
     /// The webhook does not know the cluster's registries or namespaces yet.
     NotReady: "Wait until the webhook is ready; it is asked only then.",
+    /// The webhook had not heard of the namespace yet, and its name alone gives it nothing.
+    NamespaceUnknown: "Create the pod again if its pulls fail; look at the webhook's watches if it happens again.",
 
     // what a namespace may use
     /// The namespace may use the registry.
