@@ -1,0 +1,28 @@
+//! What every long-running process of Pullpass shares: a Kubernetes client, watches that know how fresh they
+//! are, logs and metrics, readiness and liveness, an orderly end.
+//!
+//! A daemon is a library with a function that starts it on a [`Context`]. [`run`] is its `main`; tests make a
+//! `Context` of their own and start several daemons in one process. Nothing here is global but the log
+//! subscriber and the TLS provider, and both are installed by [`run`] alone.
+
+pub mod admin;
+pub mod client;
+mod context;
+mod deadline;
+mod error;
+pub mod limit;
+pub mod metrics;
+pub mod readiness;
+mod run;
+pub mod shutdown;
+pub mod telemetry;
+pub mod watch;
+
+pub use context::Context;
+pub use error::{BoxError, chain};
+pub use limit::LimitedAcceptor;
+pub use metrics::Timer;
+pub use readiness::{Guard, Liveness, Readiness};
+pub use run::{Options, run};
+pub use shutdown::{Drain, Ending, Stage, Tasks};
+pub use watch::{Change, Freshness, WatchSpec, Watches};

@@ -1,0 +1,143 @@
+//! The `main` of every daemon.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use futures::Stream;
+
+use crate::client;
+use crate::context::Context;
+use crate::error::{BoxError, chain};
+use crate::shutdown::{Drain, Ending, signals};
+use crate::telemetry::{self, LogFormat};
+
+/// The flags that all daemons have. Flatten them into the daemon's own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Address of the admin server: /metrics, /livez, /readyz over plain HTTP
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9090")]
+    pub admin_address: SocketAddr,
+    /// Kubeconfig to reach the API server with [default: the pod's service account]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or target=level pairs separated by commas
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log_filter: String,
+}
+
+/// Reads the flags, sets up logs, the TLS provider, runtime, client and admin server, calls `start`, and runs
+/// until a signal arrives or a task ends unasked.
+///
+/// `start` sets the daemon up: it registers guards, adds watches, starts tasks, and returns. Until then the
+/// process is not ready. The exit code is 0 after an orderly end, 2 for flags that cannot be read, else 1.
+pub fn run<C, F, E>(
+    component: &'static str,
+    version: &'static str,
+    drain: Drain,
+    start: impl FnOnce(Context, C) -> F,
+) -> ExitCode
+where
+    C: Parser + AsRef<Options>,
+    F: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    let config = match C::try_parse() {
+        Ok(config) => config,
+        Err(error) => {
+            // nowhere to report a closed terminal to
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(u8::MAX));
+        }
+    };
+    let options = config.as_ref().clone();
+    if let Err(error) = telemetry::init(options.log_format, &options.log_filter) {
+        return complain(&error);
+    }
+    telemetry::log_panics();
+    // an error means that one is installed already
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error),
+    };
+    tracing::info!(component, version, "starting");
+    let ending = runtime.block_on(async {
+        let signals = signals()?;
+        let client = client::connect(component, version, options.kubeconfig.as_deref()).await?;
+        supervise(
+            component,
+            version,
+            client,
+            options.admin_address,
+            drain,
+            signals,
+            |context| start(context, config),
+        )
+        .await
+    });
+    // what has not finished by now is not waited for
+    runtime.shutdown_background();
+    match ending {
+        Ok(ending) => ending.exit_code(),
+        Err(error) => {
+            tracing::error!(error = chain(&*error), "cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn supervise<F, E>(
+    component: &'static str,
+    version: &'static str,
+    client: kube::Client,
+    admin_address: SocketAddr,
+    drain: Drain,
+    signals: impl Stream<Item = &'static str> + Unpin,
+    start: impl FnOnce(Context) -> F,
+) -> Result<Ending, BoxError>
+where
+    F: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    let (context, supervisor) = Context::new(component, version, client)?;
+    let readiness = context.readiness.clone();
+    let started = readiness.register("start");
+    context
+        .serve_admin(admin_address)
+        .map_err(|source| AdminAddress {
+            address: admin_address,
+            source,
+        })?;
+    let running = supervisor.run(signals, &readiness, drain);
+    let mut running = std::pin::pin!(running);
+    // a signal is heeded also while the daemon is still being set up
+    tokio::select! {
+        ending = &mut running => return Ok(ending),
+        outcome = start(context) => outcome.map_err(Into::into)?,
+    }
+    started.fulfil();
+    Ok(running.await)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for the admin server")]
+struct AdminAddress {
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// For errors before there is a log.
+fn complain(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    // nowhere to report a closed terminal to
+    let _ = writeln!(std::io::stderr(), "error: {}", chain(error));
+    ExitCode::FAILURE
+}
