@@ -13,6 +13,10 @@ fn main() {
     println!("| reason | what it means | what to do |");
     println!("|---|---|---|");
     for reason in Reason::ALL {
-        println!("| `{reason}` | {} | {} |", reason.meaning(), reason.advice());
+        println!(
+            "| `{reason}` | {} | {} |",
+            reason.meaning(),
+            reason.advice()
+        );
     }
 }

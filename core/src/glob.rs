@@ -34,25 +34,27 @@ impl Glob {
 
     /// Whether the pattern covers the whole of `name`. Linear in `name` for each star.
     pub fn matches(&self, name: &str) -> bool {
-        let mut pieces = self.0.split('*');
-        let Some(mut rest) = pieces.next().and_then(|first| name.strip_prefix(first)) else {
+        covers(&self.0, name)
+    }
+}
+
+/// [`Glob::matches`] for a pattern that is a part of a text.
+pub(crate) fn covers(pattern: &str, name: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let Some(mut rest) = pieces.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
+    let Some(last) = pieces.next_back() else {
+        return rest.is_empty();
+    };
+    for piece in pieces {
+        // the leftmost place leaves the most for what follows, so no other place needs trying
+        let Some((_, after)) = rest.split_once(piece) else {
             return false;
         };
-        if self.is_exact() {
-            return rest.is_empty();
-        }
-        let Some(last) = pieces.next_back() else {
-            return rest.is_empty();
-        };
-        for piece in pieces {
-            // the leftmost place leaves the most for what follows, so no other place needs trying
-            let Some((_, after)) = rest.split_once(piece) else {
-                return false;
-            };
-            rest = after;
-        }
-        rest.ends_with(last)
+        rest = after;
     }
+    rest.ends_with(last)
 }
 
 impl fmt::Display for Glob {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::image::DOCKER_HUB_DOMAIN;
+
 /// Docker Hub's key as every tool writes it. Kubelet strips it to [`DOCKER_HUB_HOST`].
 pub const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
@@ -9,13 +11,8 @@ pub const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// kubelet's `pkg/credentialprovider/keyring.go`).
 pub const DOCKER_HUB_HOST: &str = "index.docker.io";
 
-/// The names under which people know Docker Hub.
-const DOCKER_HUB_ALIASES: [&str; 4] = [
-    "docker.io",
-    DOCKER_HUB_HOST,
-    "registry-1.docker.io",
-    "registry.hub.docker.com",
-];
+/// Path prefixes that kubelet drops once from a key, since old tools wrote the version of the registry's API there.
+const API_VERSIONS: [&str; 2] = ["/v1", "/v2"];
 
 /// A key that kubelet reads the way it was meant: `host[:port][/path]`, where labels of the host may hold
 /// `*`.
@@ -72,10 +69,7 @@ impl RegistryKey {
         {
             return Err(KeyError::Path);
         }
-        let path = match path.strip_prefix("/v1").or(path.strip_prefix("/v2")) {
-            Some(rest) if rest.starts_with('/') => rest,
-            _ => path,
-        };
+        let path = without_api_version(path).unwrap_or(path);
         Ok(Self {
             host: host.to_owned(),
             path: if path == "/" {
@@ -86,17 +80,23 @@ impl RegistryKey {
         })
     }
 
-    /// The key for what an administrator writes as a registry's host. The aliases of Docker Hub become the one
-    /// key that kubelet and the builders know.
+    /// The key for what an administrator writes as a registry's host, so that it serves the images whose reference
+    /// starts with it.
+    ///
+    /// Kubelet reads `index.docker.io/acme/app` as `docker.io/acme/app`, and Docker Hub as a whole has one key that
+    /// kubelet and the builders know. Other names of Docker Hub's servers are hosts like any other to kubelet.
     ///
     /// # Errors
     /// As [`RegistryKey::parse`].
     pub fn for_registry_host(host: &str) -> Result<Self, KeyError> {
-        let key = Self::parse(host)?;
-        if key.path.is_empty() && DOCKER_HUB_ALIASES.contains(&key.host.as_str()) {
-            return Self::parse(DOCKER_HUB_KEY);
-        }
-        Ok(key)
+        let Self { host, path } = Self::parse(host)?;
+        let is_docker_hub = host == DOCKER_HUB_HOST || host == DOCKER_HUB_DOMAIN;
+        let host = match (is_docker_hub, path.is_empty()) {
+            (true, true) => DOCKER_HUB_HOST.to_owned(),
+            (true, false) => DOCKER_HUB_DOMAIN.to_owned(),
+            (false, _) => host,
+        };
+        Ok(Self { host, path })
     }
 
     /// Host and port, as kubelet compares them.
@@ -126,8 +126,21 @@ impl fmt::Display for RegistryKey {
         if self.is_docker_hub() {
             return f.write_str(DOCKER_HUB_KEY);
         }
-        write!(f, "{}{}", self.host, self.path)
+        f.write_str(&self.host)?;
+        if without_api_version(&self.path).is_some() {
+            // or what is read back would be another path
+            f.write_str(API_VERSIONS[0])?;
+        }
+        f.write_str(&self.path)
     }
+}
+
+/// What follows `/v1` or `/v2`, where that is a directory of the path.
+fn without_api_version(path: &str) -> Option<&str> {
+    API_VERSIONS
+        .iter()
+        .find_map(|version| path.strip_prefix(version))
+        .filter(|rest| rest.starts_with('/'))
 }
 
 fn check_host(host: &str) -> Result<(), KeyError> {
@@ -170,6 +183,9 @@ fn check_host(host: &str) -> Result<(), KeyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Repository;
+    use crate::matching::serves;
+    use proptest::prelude::*;
     use rstest::rstest;
 
     #[rstest]
@@ -179,6 +195,7 @@ mod tests {
     #[case("registry.example.com/v2/", "registry.example.com")]
     #[case("registry.example.com/v2", "registry.example.com/v2")]
     #[case("registry.example.com/v1/team", "registry.example.com/team")]
+    #[case("registry.example.com/v2/v1/team", "registry.example.com/v1/v1/team")]
     #[case("registry.example.com:5000/team/", "registry.example.com:5000/team/")]
     #[case("*.dkr.ecr.*.amazonaws.com", "*.dkr.ecr.*.amazonaws.com")]
     #[case("[2001:db8::1]:5000", "[2001:db8::1]:5000")]
@@ -192,11 +209,21 @@ mod tests {
     #[case("docker.io")]
     #[case("https://docker.io")]
     #[case("index.docker.io/v1/")]
-    #[case("registry-1.docker.io")]
     fn docker_hub_has_one_key(#[case] host: &str) {
         let key = RegistryKey::for_registry_host(host).unwrap();
         assert_eq!(key.to_string(), DOCKER_HUB_KEY);
         assert!(key.is_docker_hub());
+    }
+
+    #[rstest]
+    #[case("index.docker.io/acme", "docker.io/acme")]
+    #[case("docker.io/acme", "docker.io/acme")]
+    #[case("registry-1.docker.io", "registry-1.docker.io")]
+    fn a_host_is_for_the_images_that_start_with_it(#[case] host: &str, #[case] written: &str) {
+        let key = RegistryKey::for_registry_host(host).unwrap();
+        assert_eq!(key.to_string(), written);
+        let image = Repository::parse(&format!("{host}/team/app")).unwrap();
+        assert!(serves(&key, &image));
     }
 
     #[rstest]
@@ -219,5 +246,21 @@ mod tests {
     #[case("registry.example.com/%61", KeyError::Path)]
     fn refuses_what_kubelet_reads_otherwise(#[case] text: &str, #[case] error: KeyError) {
         assert_eq!(RegistryKey::parse(text), Err(error));
+    }
+    proptest! {
+        /// What is written is read as the same key, so that a copy never covers more than its source.
+        #[test]
+        fn a_key_reads_itself(text in "(https?://)?([a-z*.]{1,9}|\\[::[0-9]\\])(:[1-9]{1,2})?(/(v1|v2|[a-z]{0,3})){0,4}/?") {
+            if let Ok(key) = RegistryKey::parse(&text) {
+                prop_assert_eq!(RegistryKey::parse(&key.to_string()), Ok(key));
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in any::<String>()) {
+            if let Ok(key) = RegistryKey::parse(&text) {
+                prop_assert!(text.contains(key.host()) && text.contains(key.path()));
+            }
+        }
     }
 }

@@ -6,7 +6,9 @@
 pub mod decide;
 pub mod docker_config;
 pub mod glob;
+pub mod image;
 pub mod key;
+pub mod matching;
 pub mod policy;
 pub mod reason;
 pub mod registry;
