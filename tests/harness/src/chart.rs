@@ -1,5 +1,7 @@
 //! The chart's own objects, so that tests of an API server stand on what users install.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use kube::core::DynamicObject;
@@ -28,6 +30,27 @@ const RUNNING_KINDS: [&str; 5] = [
 /// Where the chart lies.
 pub fn directory() -> String {
     checkout::path("deploy/chart").display().to_string()
+}
+
+/// Where the generated CRDs lie.
+pub fn definitions_directory() -> PathBuf {
+    checkout::path("deploy/chart/files/crds")
+}
+
+/// The generated CRDs.
+pub fn definitions() -> Vec<DynamicObject> {
+    must(read_definitions())
+}
+
+fn read_definitions() -> Result<Vec<DynamicObject>> {
+    let directory = definitions_directory();
+    let mut definitions = Vec::new();
+    let entries = std::fs::read_dir(&directory)
+        .with_context(|| format!("no CRDs in {}: run make generate", directory.display()))?;
+    for entry in entries {
+        definitions.extend(parse(&std::fs::read_to_string(entry?.path())?)?);
+    }
+    Ok(definitions)
 }
 
 impl ApiServer {

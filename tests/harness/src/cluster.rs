@@ -108,6 +108,21 @@ impl Cluster {
         self.run(&arguments).await.map(drop)
     }
 
+    /// Ends a component, such as `kube-apiserver`, or a node, and starts it again.
+    ///
+    /// # Errors
+    /// What the cluster's command says.
+    pub async fn restart(&self, component: &str) -> Result<()> {
+        self.run(&["restart", component]).await.map(drop)
+    }
+
+    /// Gives a user of the cluster's registry a password; makes the user where it is not there.
+    pub(crate) async fn set_registry_password(&self, user: &str, password: &str) -> Result<()> {
+        self.run(&["registry-password", "--user", user, "--password", password])
+            .await
+            .map(drop)
+    }
+
     async fn tool(&self, tool: &str, arguments: &[&str]) -> Result<String> {
         let program = command(&["tool", tool]).await?;
         run(Command::new(program.trim())

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Secret};
 use kube::api::{ListParams, LogParams};
-use kube::core::DynamicObject;
 use kube::{Api, Client, Resource, ResourceExt as _};
+use pullpass_api::{PullAccess, Registry};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
 use crate::objects::SYSTEM_NAMESPACE;
 use crate::server::ApiServer;
-use crate::{checkout, name, server};
+use crate::{checkout, name};
 
 /// How much of a growing log is kept: the last part, which is a few minutes of a busy API server.
 const TAIL_BYTES: usize = 2 * 1024 * 1024;
@@ -74,20 +74,25 @@ async fn write(cluster: &Cluster, directory: &Path) -> Result<()> {
         tail(&path, directory)?;
     }
     let client = ApiServer::connect(cluster.clone()).await?.client();
-    objects::<Namespace>(&client, directory, "namespaces").await?;
-    objects::<Event>(&client, directory, "events").await?;
-    objects::<Pod>(&client, directory, "pods").await?;
-    objects::<ConfigMap>(&client, directory, "configmaps").await?;
-    for kind in ["Registry", "PullAccess"] {
-        let api = server::dynamic(&client, "pullpass.dev/v1alpha1", kind, None).await?;
-        let found: Vec<DynamicObject> = api.list(&ListParams::default()).await?.items;
-        save(directory, kind, &found)?;
-    }
+    let parts = [
+        objects::<Namespace>(&client, directory, "namespaces").await,
+        objects::<Event>(&client, directory, "events").await,
+        objects::<Pod>(&client, directory, "pods").await,
+        objects::<ConfigMap>(&client, directory, "configmaps").await,
+        objects::<Registry>(&client, directory, "registries").await,
+        objects::<PullAccess>(&client, directory, "pullaccesses").await,
+        secrets(&client, directory).await,
+        own_logs(&client, directory).await,
+    ];
+    // what can be had is written, whatever the rest says
+    parts.into_iter().collect()
+}
+
+/// Metadata alone: a dump may be shown around.
+async fn secrets(client: &Client, directory: &Path) -> Result<()> {
     let secrets: Api<Secret> = Api::all(client.clone());
-    // metadata alone: a dump may be shown around
     let found = secrets.list_metadata(&ListParams::default()).await?.items;
-    save(directory, "secrets-metadata", &found)?;
-    own_logs(&client, directory).await
+    save(directory, "secrets-metadata", &found)
 }
 
 async fn objects<K>(client: &Client, directory: &Path, name: &str) -> Result<()>

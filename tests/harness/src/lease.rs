@@ -3,16 +3,17 @@
 use std::ops::Deref;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
+use kube::api::ListParams;
 
 use crate::cluster::{API_SERVERS, Cluster};
 use crate::dump::DumpOnFailure;
 use crate::lock::{Lock, Mode};
 use crate::objects::SYSTEM_NAMESPACE;
 use crate::server::ApiServer;
-use crate::{chart, checkout, clean, eventually, must};
+use crate::{chart, clean, eventually, must, server};
 
 /// Between two looks at the pool.
 const POLL: Duration = Duration::from_millis(50);
@@ -86,45 +87,42 @@ async fn prepare(name: &str, lock: Lock) -> Result<Lease> {
 
 /// Applies the checked-in CRDs and waits until the API server serves them.
 async fn install_definitions(server: &ApiServer) -> Result<()> {
-    let directory = checkout::path("deploy/chart/files/crds");
     let mut names = Vec::new();
-    let entries = std::fs::read_dir(&directory).with_context(|| {
-        format!(
-            "no CRDs in {}: run cargo run -p pullpass-api --bin crds",
-            directory.display()
-        )
-    })?;
-    for entry in entries {
-        for object in chart::parse(&std::fs::read_to_string(entry?.path())?)? {
-            server.apply(&object).await;
-            names.extend(object.metadata.name);
-        }
+    for definition in chart::definitions() {
+        server.apply(&definition).await;
+        names.extend(definition.metadata.name);
     }
     let definitions: Api<CustomResourceDefinition> = server.all();
     for name in names {
-        eventually(ESTABLISHED, "the CRD is established", async || {
-            is_established(&definitions, &name).await
+        eventually(ESTABLISHED, "the CRD is served", async || {
+            is_served(server, &definitions, &name).await
         })
         .await;
     }
     Ok(())
 }
 
-async fn is_established(
+/// An established definition can still answer for a moment that its storage is being made ready.
+async fn is_served(
+    server: &ApiServer,
     definitions: &Api<CustomResourceDefinition>,
     name: &str,
-) -> Result<(), String> {
-    let definition = definitions
-        .get(name)
-        .await
-        .map_err(|error| error.to_string())?;
+) -> Result<()> {
+    let definition = definitions.get(name).await?;
     let conditions = definition
         .status
         .and_then(|status| status.conditions)
         .unwrap_or_default();
-    conditions
-        .iter()
-        .any(|condition| condition.type_ == "Established" && condition.status == "True")
-        .then_some(())
-        .ok_or_else(|| format!("{name}: {conditions:?}"))
+    ensure!(
+        conditions
+            .iter()
+            .any(|condition| condition.type_ == "Established" && condition.status == "True"),
+        "{name}: {conditions:?}"
+    );
+    let version = &definition.spec.versions[0].name;
+    let api_version = format!("{}/{version}", definition.spec.group);
+    let kind = &definition.spec.names.kind;
+    let objects = server::dynamic(&server.client(), &api_version, kind, None).await?;
+    objects.list_metadata(&ListParams::default()).await?;
+    Ok(())
 }

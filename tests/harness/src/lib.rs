@@ -4,9 +4,10 @@
 //! The entry points — [`lease`], [`shared`] and [`exclusive`] — and the helpers of what they return fail a test by
 //! panicking with one sentence that tells what to do. Nothing is skipped.
 // A test helper reports by failing the test.
-#![allow(clippy::panic, clippy::expect_used)]
+#![allow(clippy::panic, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod admission;
+pub mod attempt;
 pub mod audit;
 pub mod chart;
 mod checkout;
@@ -22,6 +23,7 @@ mod lock;
 pub mod name;
 pub mod objects;
 pub mod registry;
+pub mod reviews;
 mod server;
 mod wait;
 
@@ -31,6 +33,7 @@ pub use server::ApiServer;
 pub use wait::{eventually, stays};
 
 /// Turns a failure of the surroundings into the failure of the test.
+#[track_caller]
 fn must<T>(outcome: anyhow::Result<T>) -> T {
     outcome.unwrap_or_else(|error| panic!("{error:#}"))
 }

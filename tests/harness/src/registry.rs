@@ -1,7 +1,6 @@
 //! The local cluster's private registry and its users.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -11,16 +10,12 @@ use crate::cluster::Cluster;
 use crate::lock::{Lock, Mode};
 use crate::{must, name, objects};
 
-/// The cheapest cost that bcrypt knows: these passwords protect nothing, and the registry checks one at every request.
-const BCRYPT_COST: u32 = 4;
-
 /// The registry of a full cluster.
 #[derive(Clone, Debug)]
 pub struct ImageRegistry {
-    cluster: String,
+    cluster: Cluster,
     host: String,
     authority: Option<PathBuf>,
-    htpasswd: PathBuf,
     first: User,
     second: User,
 }
@@ -65,10 +60,9 @@ impl ImageRegistry {
                 .with_context(|| format!("{} does not set {name}", path.display()))
         };
         Ok(Self {
-            cluster: cluster.name().to_owned(),
+            cluster: cluster.clone(),
             host: variable("REGISTRY")?,
             authority: variables.get("REGISTRY_CA").map(PathBuf::from),
-            htpasswd: PathBuf::from(variable("REGISTRY_HTPASSWD")?),
             first: User {
                 name: variable("REGISTRY_USERNAME")?,
                 password: variable("REGISTRY_PASSWORD")?,
@@ -121,30 +115,14 @@ impl ImageRegistry {
     }
 
     async fn set_password(&self, user: &User) {
-        must(self.write_password(user).await);
-    }
-
-    async fn write_password(&self, user: &User) -> Result<()> {
-        let hash = bcrypt::hash(&user.password, BCRYPT_COST).context("cannot hash a password")?;
-        let lock_name = format!("{}-htpasswd", self.cluster);
-        let _lock = Lock::take(&lock_name, Mode::Exclusive).await?;
-        let before = std::fs::read_to_string(&self.htpasswd)
-            .with_context(|| format!("cannot read {}", self.htpasswd.display()))?;
-        let own = format!("{}:", user.name);
-        let mut lines: Vec<&str> = before
-            .lines()
-            .filter(|line| !line.starts_with(&own))
-            .collect();
-        let line = format!("{own}{hash}");
-        lines.push(&line);
-        // the registry reads the file at any time, so it has to be whole at any time
-        let next = self.htpasswd.with_extension("next");
-        let mut file = std::fs::File::create(&next)?;
-        file.write_all(lines.join("\n").as_bytes())?;
-        file.write_all(b"\n")?;
-        drop(file);
-        std::fs::rename(&next, &self.htpasswd)
-            .with_context(|| format!("cannot replace {}", self.htpasswd.display()))
+        // two at once would each write the list of users without the other's change
+        let name = format!("{}-users", self.cluster.name());
+        let _lock = must(Lock::take(&name, Mode::Exclusive).await);
+        must(
+            self.cluster
+                .set_registry_password(&user.name, &user.password)
+                .await,
+        );
     }
 }
 

@@ -20,7 +20,7 @@ pub async fn eventually<T, E: Display>(
         match probe().await {
             Ok(answer) => return answer,
             Err(state) if start.elapsed() >= within => {
-                panic!("not within {within:?}: {what}; last seen: {state}")
+                panic!("not within {within:?}: {what}; last seen: {state:#}")
             }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
@@ -41,7 +41,7 @@ pub async fn stays<E: Display>(
     while start.elapsed() < during {
         if let Err(state) = probe().await {
             panic!(
-                "after {:?}, no longer: {what}; seen: {state}",
+                "after {:?}, no longer: {what}; seen: {state:#}",
                 start.elapsed()
             );
         }
