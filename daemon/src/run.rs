@@ -18,16 +18,26 @@ use crate::telemetry::{self, LogFormat};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// Address of the admin server: /metrics, /livez, /readyz over plain HTTP
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9090")]
-    pub admin_address: SocketAddr,
+    #[arg(
+        long,
+        env = "PULLPASS_ADMIN_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub admin_listen: SocketAddr,
     /// Kubeconfig to reach the API server with [default: the pod's service account]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "PULLPASS_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// How log lines look
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, env = "PULLPASS_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
     /// What is logged: a level, or target=level pairs separated by commas
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        env = "PULLPASS_LOG_FILTER",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
     pub log_filter: String,
 }
 
@@ -77,7 +87,7 @@ where
             component,
             version,
             client,
-            options.admin_address,
+            options.admin_listen,
             drain,
             signals,
             |context| start(context, config),
