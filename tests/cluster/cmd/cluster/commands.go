@@ -340,6 +340,10 @@ var tools = []struct {
 		kubernetes, err := s.Kubernetes()
 		return kubernetes.Kubectl, err
 	}},
+	{"nft", func(s artifact.Source) (string, error) {
+		debian, err := s.Debian()
+		return debian.Nft(), err
+	}},
 	{"helm", artifact.Source.Helm},
 	{"kubeconform", artifact.Source.Kubeconform},
 }

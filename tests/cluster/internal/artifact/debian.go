@@ -37,6 +37,9 @@ func (d Debian) Program(name string) string {
 	return filepath.Join(d.binDirs()[0], name)
 }
 
+// Nft lists and changes firewall rules, with the tree's own libraries.
+func (d Debian) Nft() string { return filepath.Join(d.root, "bin", "nft") }
+
 // CNIPlugins is the directory of the plugins.
 func (d Debian) CNIPlugins() string { return filepath.Join(d.root, "usr", "lib", "cni") }
 
@@ -72,6 +75,9 @@ func (s Source) Debian() (Debian, error) {
 		}
 	}
 	var key cache.Key
+	if err := key.AddFile(s.path("internal", "artifact", "debian.go")); err != nil {
+		return Debian{}, err
+	}
 	for i, name := range unpacked {
 		key.Add(name, versions[i])
 	}
@@ -144,11 +150,30 @@ func (s Source) unpack(dir string, versions []string) error {
 			return err
 		}
 	}
+	if err := wrapNft(dir); err != nil {
+		return err
+	}
 	var list bytes.Buffer
 	for i, name := range unpacked {
 		fmt.Fprintf(&list, "%s %s\n", name, versions[i])
 	}
 	return os.WriteFile(filepath.Join(dir, "versions"), list.Bytes(), 0o644)
+}
+
+// A machine without nftables has not got its libraries either.
+func wrapNft(dir string) error {
+	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
+		return err
+	}
+	script := `#!/bin/sh
+root=$(dirname "$(dirname "$(readlink -f "$0")")")
+for libraries in "$root"/usr/lib/*-linux-gnu "$root"/lib/*-linux-gnu; do
+    LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries
+done
+export LD_LIBRARY_PATH
+exec "$root/usr/sbin/nft" "$@"
+`
+	return os.WriteFile(filepath.Join(dir, "bin", "nft"), []byte(script), 0o755)
 }
 
 func download(dir string, versions []string) error {

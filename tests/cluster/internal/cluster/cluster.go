@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"path/filepath"
 
@@ -29,24 +30,10 @@ type Cluster struct {
 // lock makes sure that only one command changes a cluster at a time.
 func (c Cluster) lock() (*filelock.Lock, error) {
 	// Not in the cluster's own directory, which comes and goes.
-	path := filepath.Join(reservation.RuntimeDir, "lock-"+encodePath(c.Layout.Dir))
+	path := filepath.Join(reservation.RuntimeDir, fmt.Sprintf("cluster-%x.lock", sha256.Sum256([]byte(c.Layout.Dir))))
 	return filelock.Acquire(path, func() {
 		c.Say("another command works on the cluster %s, waiting for it", c.Layout.Name)
 	})
-}
-
-// encodePath makes a path one element of another.
-func encodePath(path string) string {
-	encoded := []byte{}
-	for _, b := range []byte(path) {
-		switch {
-		case b >= 'a' && b <= 'z', b >= 'A' && b <= 'Z', b >= '0' && b <= '9', b == '.', b == '-':
-			encoded = append(encoded, b)
-		default:
-			encoded = fmt.Appendf(encoded, "_%02x", b)
-		}
-	}
-	return string(encoded)
 }
 
 func (c Cluster) controlPlane(plan address.Plan, kubernetes artifact.Kubernetes) controlplane.Config {

@@ -122,9 +122,9 @@ func (n Node) kubeletConfig() object {
 		"clusterDomain":            "cluster.local",
 		// There is no name server. Asked at this address, a pod refuses itself
 		// at once; without any, kubelet would warn in every pod's events.
-		"clusterDNS": []string{"127.0.0.1"},
-		"cgroupDriver":             "cgroupfs",
-		"failCgroupV1":             false,
+		"clusterDNS":   []string{"127.0.0.1"},
+		"cgroupDriver": "cgroupfs",
+		"failCgroupV1": false,
 		// Without control groups for kinds of pods there are none to
 		// reserve either, and the machine's are left alone.
 		"cgroupsPerQOS":          false,

@@ -135,7 +135,7 @@ func inspect(pid int) (Process, bool) {
 		return Process{}, false
 	}
 	component, _ := variable(environment, componentVariable)
-	startTime, err := startTime(dir)
+	status, err := readStatus(pid)
 	if err != nil {
 		return Process{}, false
 	}
@@ -146,7 +146,7 @@ func inspect(pid int) (Process, bool) {
 	program, _, _ := bytes.Cut(arguments, []byte{0})
 	return Process{
 		PID:        pid,
-		startTime:  startTime,
+		startTime:  status.startTime,
 		ClusterDir: clusterDir,
 		Component:  component,
 		Program:    filepath.Base(string(program)),
@@ -166,29 +166,38 @@ func variable(environment []byte, name string) (string, bool) {
 	return value, found
 }
 
-func startTime(dir string) (uint64, error) {
-	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+type status struct {
+	ended     bool
+	startTime uint64
+}
+
+func readStatus(pid int) (status, error) {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
-		return 0, err
+		return status{}, err
 	}
-	return parseStartTime(string(stat))
+	return parseStatus(string(stat))
 }
 
-// Field 22 of proc_pid_stat(5); the second field is a name in parentheses
-// that may itself contain spaces and parentheses.
-func parseStartTime(stat string) (uint64, error) {
+// Fields 3 and 22 of proc_pid_stat(5); the second field is a name in
+// parentheses that may itself contain spaces and parentheses.
+func parseStatus(stat string) (status, error) {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	const afterName = 22 - 3
-	if len(fields) <= afterName {
-		return 0, fmt.Errorf("unexpected process status %q", stat)
+	const state, startTime = 3 - 3, 22 - 3
+	if len(fields) <= startTime {
+		return status{}, fmt.Errorf("unexpected process status %q", stat)
 	}
-	return strconv.ParseUint(fields[afterName], 10, 64)
+	// Whether anybody collects a zombie is not in our hands.
+	ended := fields[state] == "Z" || fields[state] == "X"
+	ticks, err := strconv.ParseUint(fields[startTime], 10, 64)
+	return status{ended: ended, startTime: ticks}, err
 }
 
-// Alive tells whether this very process still runs.
+// Alive tells whether this very process still runs. The first process of a
+// process id namespace does until the last one in it has ended.
 func (p Process) Alive() bool {
-	now, ok := inspect(p.PID)
-	return ok && now.startTime == p.startTime
+	now, err := readStatus(p.PID)
+	return err == nil && !now.ended && now.startTime == p.startTime
 }
 
 // Signal sends a signal to this very process, and never to another one that

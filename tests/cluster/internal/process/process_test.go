@@ -95,13 +95,17 @@ func TestAChildOfAComponentIsNotTheComponent(t *testing.T) {
 	}
 }
 
-func TestTheStartTimeIsReadBehindAnyName(t *testing.T) {
-	stat := "42 (a) b (c d) S 1 42 42 0 -1 4194560 100 0 0 0 1 2 3 4 20 0 1 0 777 1000 10 18446744073709551615"
-	start, err := parseStartTime(stat)
-	if err != nil || start != 777 {
-		t.Errorf("got %d, %v", start, err)
+func TestAStatusIsReadBehindAnyName(t *testing.T) {
+	const rest = " 1 42 42 0 -1 4194560 100 0 0 0 1 2 3 4 20 0 1 0 777 1000 10 18446744073709551615"
+	for stat, want := range map[string]status{
+		"42 (a) b (c d) S" + rest: {startTime: 777},
+		"42 (Z) Z" + rest:         {startTime: 777, ended: true},
+	} {
+		if got, err := parseStatus(stat); err != nil || got != want {
+			t.Errorf("%s: got %v, %v", stat, got, err)
+		}
 	}
-	if _, err := parseStartTime("42 (a) S 1"); err == nil {
+	if _, err := parseStatus("42 (a) S 1"); err == nil {
 		t.Error("a shortened status was accepted")
 	}
 }
