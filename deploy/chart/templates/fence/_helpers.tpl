@@ -22,16 +22,14 @@ What the object was before, where it was: metadata that somebody else has put th
 writing, and only what the controller itself would add is judged.
 */}}
 {{- define "pullpass.fence.metadata-variables" -}}
-- name: before
-  expression: "request.operation == 'UPDATE' ? optional.of(oldObject.metadata) : optional.none()"
 - name: labelsBefore
-  expression: variables.before.?labels.orValue({})
+  expression: "request.operation == 'UPDATE' ? oldObject.metadata.?labels.orValue({}) : {}"
 - name: annotationsBefore
-  expression: variables.before.?annotations.orValue({})
+  expression: "request.operation == 'UPDATE' ? oldObject.metadata.?annotations.orValue({}) : {}"
 - name: ownersBefore
-  expression: variables.before.?ownerReferences.orValue([])
+  expression: "request.operation == 'UPDATE' ? oldObject.metadata.?ownerReferences.orValue([]) : []"
 - name: finalizersBefore
-  expression: variables.before.?finalizers.orValue([])
+  expression: "request.operation == 'UPDATE' ? oldObject.metadata.?finalizers.orValue([]) : []"
 {{- end }}
 
 {{/*
