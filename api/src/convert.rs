@@ -8,7 +8,9 @@ use kube::{Resource, ResourceExt as _};
 use pullpass_core::glob::Glob;
 use pullpass_core::key::{KeyError, RegistryKey};
 use pullpass_core::policy::Namespace;
-use pullpass_core::registry::{ClusterAccess, CredentialKind, NamespaceAccess, Registry};
+use pullpass_core::registry::{
+    ClusterAccess, CredentialKind, Injection, NamespaceAccess, Registry,
+};
 use pullpass_core::selector::{Requirement, Selector};
 
 use crate::registry as resource;
@@ -37,12 +39,16 @@ pub fn registry(resource: &resource::Registry) -> Result<Registry, InvalidRegist
         .as_deref()
         .map(RegistryKey::for_registry_host)
         .transpose()?;
-    let credential = match (spec.r#type, &spec.auth) {
-        (resource::Visibility::Public, _) => CredentialKind::None,
-        (resource::Visibility::Private, Some(_)) => CredentialKind::Copied,
-        (resource::Visibility::Private, None) => {
+    let access = spec.access.clone().unwrap_or_default();
+    let credential = match (spec.r#type, &spec.auth, access.pull_secret) {
+        (resource::Visibility::Public, _, _) => CredentialKind::None,
+        (resource::Visibility::Private, _, Some(secret)) => CredentialKind::HeldByNamespace {
+            pull_secret: secret.name,
+        },
+        (resource::Visibility::Private, Some(_), None) => CredentialKind::Copied,
+        (resource::Visibility::Private, None, None) => {
             return Err(InvalidRegistry::Incomplete(
-                "spec.auth: a private registry needs a credential",
+                "spec.auth: a private registry needs a credential, or spec.access.pullSecret where each namespace holds one",
             ));
         }
     };
@@ -55,7 +61,15 @@ pub fn registry(resource: &resource::Registry) -> Result<Registry, InvalidRegist
             "spec.host: may be left out only with spec.auth.dockerConfig",
         ));
     }
-    let access = spec.access.clone().unwrap_or_default();
+    let injection = match spec.injection {
+        resource::Injection::Always => Injection::Always,
+        resource::Injection::WhenImageMatches if key.is_none() => {
+            return Err(InvalidRegistry::Incomplete(
+                "spec.host: may not be left out with spec.injection: WhenImageMatches",
+            ));
+        }
+        resource::Injection::WhenImageMatches => Injection::WhenImageMatches,
+    };
     Ok(Registry {
         name: resource.name_any(),
         created: resource
@@ -67,6 +81,7 @@ pub fn registry(resource: &resource::Registry) -> Result<Registry, InvalidRegist
         credential,
         clusters: access.clusters.map(clusters).unwrap_or_default(),
         namespaces: access.namespaces.map(namespaces).unwrap_or_default(),
+        injection,
         priority: spec.priority,
     })
 }
@@ -204,9 +219,41 @@ mod tests {
     #[case(json!({"host": "https:registry", "auth": {"basic": {"secretRef": {"name": "a"}}}}), "spec.host: the port")]
     #[case(json!({"host": "registry.example.com"}), "spec.auth")]
     #[case(json!({"auth": {"basic": {"secretRef": {"name": "a"}}}}), "spec.host: may be left out only")]
+    #[case(json!({"access": {"pullSecret": {"name": "a"}}}), "spec.host: may be left out only")]
+    #[case(json!({"injection": "WhenImageMatches", "auth": {"dockerConfig": {"secretRef": {"name": "a"}}}}), "spec.host: may not be left out")]
     fn contradictions_are_named(#[case] spec: Value, #[case] message: &str) {
         let error = registry(&resource(spec)).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
+    }
+
+    #[rstest]
+    #[case(json!({}), CredentialKind::Copied)]
+    #[case(json!({"type": "Public", "auth": null}), CredentialKind::None)]
+    #[case(json!({"access": {"pullSecret": {"name": "regcred"}}}), CredentialKind::HeldByNamespace { pull_secret: "regcred".into() })]
+    #[case(json!({"auth": null, "access": {"pullSecret": {"name": "regcred"}}}), CredentialKind::HeldByNamespace { pull_secret: "regcred".into() })]
+    fn a_pull_secret_of_the_namespace_is_used_instead_of_a_copy(
+        #[case] changes: Value,
+        #[case] expected: CredentialKind,
+    ) {
+        let mut spec = json!({
+            "host": "registry.example.com",
+            "auth": {"basic": {"secretRef": {"name": "acme"}}},
+        });
+        let fields = changes.as_object().unwrap().clone();
+        spec.as_object_mut().unwrap().extend(fields);
+        assert_eq!(registry(&resource(spec)).unwrap().credential, expected);
+    }
+
+    #[rstest]
+    #[case(json!({}), Injection::Always)]
+    #[case(json!({"injection": "Always"}), Injection::Always)]
+    #[case(json!({"injection": "WhenImageMatches"}), Injection::WhenImageMatches)]
+    fn injection_is_always_unless_asked(#[case] changes: Value, #[case] expected: Injection) {
+        let mut spec =
+            json!({"host": "registry.example.com", "access": {"pullSecret": {"name": "regcred"}}});
+        let fields = changes.as_object().unwrap().clone();
+        spec.as_object_mut().unwrap().extend(fields);
+        assert_eq!(registry(&resource(spec)).unwrap().injection, expected);
     }
 
     #[test]

@@ -38,10 +38,12 @@ use crate::selector::LabelSelector;
 #[x_kube(
     validation = Rule::new("has(self.host) || (has(self.auth) && has(self.auth.dockerConfig))")
         .message("host is missing: write host[:port][/path], for example registry.example.com/team; only with auth.dockerConfig it may be left out, and then every entry of that Secret counts"),
-    validation = Rule::new("self.type == 'Public' || has(self.auth)")
-        .message("auth is missing: a private registry needs a credential, for example auth: {basic: {secretRef: {name: my-secret}}}; for one without credentials write type: Public"),
-    validation = Rule::new("self.type == 'Private' || !has(self.auth)")
-        .message("a public registry has no credentials: remove auth, or write type: Private"),
+    validation = Rule::new("self.type == 'Public' || has(self.auth) || (has(self.access) && has(self.access.pullSecret))")
+        .message("auth is missing: a private registry needs a credential, for example auth: {basic: {secretRef: {name: my-secret}}}, or access.pullSecret where each namespace already holds one; for a registry without credentials write type: Public"),
+    validation = Rule::new("self.type == 'Private' || (!has(self.auth) && !(has(self.access) && has(self.access.pullSecret)))")
+        .message("a public registry has no credentials: remove auth and access.pullSecret, or write type: Private"),
+    validation = Rule::new("self.injection == 'Always' || has(self.host)")
+        .message("host is missing: injection: WhenImageMatches compares images with it; write host, or injection: Always"),
     validation = Rule::new("self.type == 'Public' || (has(self.access) && has(self.access.namespaces))")
         .message("access.namespaces is missing: say which namespaces get the credential of a private registry, for example access: {namespaces: {include: [\"team-*\"]}}, or include: [\"*\"] for all of them")
 )]
@@ -69,13 +71,20 @@ pub struct RegistrySpec {
     #[serde(default)]
     pub r#type: Visibility,
 
-    /// How to log in: exactly one of its fields. The Secrets that it names are read in Pullpass's own namespace only.
+    /// How to log in: exactly one of its fields. The Secrets that it names are read in Pullpass's own namespace only. May
+    /// be left out where access.pullSecret is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
 
     /// Which clusters and which of their namespaces may use the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
+
+    /// Always: the pull secret's name is appended to every pod of the namespaces. WhenImageMatches: only to pods with an
+    /// image that kubelet would use this registry's credential for. It saves needless names and protects nothing: one pull
+    /// secret serves all registries, and images may be changed later.
+    #[serde(default)]
+    pub injection: Injection,
 
     /// Decides where two registries have a credential for the same host in one namespace: the higher priority wins, then
     /// the older registry, then the one whose name comes first.
@@ -118,6 +127,16 @@ pub enum Visibility {
     Private,
     /// Pulls need none.
     Public,
+}
+
+/// Which pods of its namespaces a registry is injected into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Injection {
+    /// Every pod.
+    #[default]
+    Always,
+    /// Pods with an image of the registry.
+    WhenImageMatches,
 }
 
 /// How to log in: exactly one.
@@ -194,6 +213,22 @@ pub struct Access {
     /// a line out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<NamespaceAccess>,
+    /// A Secret that each of these namespaces already holds. Its name is injected instead of that of Pullpass's copy, and
+    /// no copy is made; Pullpass neither reads nor writes it. With auth the credential still serves everything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_secret: Option<PullSecretReference>,
+}
+
+/// A Secret that each namespace already holds, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PullSecretReference {
+    /// The Secret's name, the same in every namespace.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
+    pub name: String,
 }
 
 /// Which clusters may use a registry.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::glob::Glob;
 use crate::reason::Reason;
-use crate::registry::{ClusterAccess, CredentialKind, NamespaceAccess, Registry};
+use crate::registry::{ClusterAccess, CredentialKind, Injection, NamespaceAccess, Registry};
 use crate::selector::Labels;
 
 /// The label by which a namespace or a pod declines: any value but `false` means nothing.
@@ -52,9 +52,16 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Whether any credential is due to the namespace.
+    /// Whether no registry may be used.
     pub fn is_empty(&self) -> bool {
         self.granted.is_empty()
+    }
+
+    /// Whether a decision on a pod of the namespace depends on its images.
+    pub fn asks_for_images(&self) -> bool {
+        self.granted
+            .iter()
+            .any(|registry| registry.injection == Injection::WhenImageMatches)
     }
 
     /// Why there is nothing in the grant, or [`Reason::Granted`].
@@ -166,6 +173,7 @@ mod tests {
                 include: globs(&["*"]),
                 ..NamespaceAccess::default()
             },
+            injection: Injection::default(),
             priority: 0,
         }
     }
@@ -286,6 +294,30 @@ mod tests {
             reason(&labelled("team-a", INJECT_LABEL, value), &policy),
             expected
         );
+    }
+
+    #[rstest]
+    #[case(CredentialKind::None, Reason::PublicRegistry)]
+    #[case(CredentialKind::Copied, Reason::Granted)]
+    #[case(CredentialKind::HeldByNamespace { pull_secret: "regcred".into() }, Reason::Granted)]
+    fn a_registry_with_a_credential_is_granted(
+        #[case] credential: CredentialKind,
+        #[case] expected: Reason,
+    ) {
+        let mut one = registry("acme");
+        one.credential = credential;
+        assert_eq!(reason(&namespace("team-a"), &policy([one])), expected);
+    }
+
+    #[test]
+    fn images_matter_only_to_a_granted_registry_that_asks_for_them() {
+        let always = registry("always");
+        let mut asking = registry("asking");
+        asking.injection = Injection::WhenImageMatches;
+        asking.namespaces.include = globs(&["team-b"]);
+        let policy = policy([always, asking]);
+        assert!(!grant(&namespace("team-a"), &policy).asks_for_images());
+        assert!(grant(&namespace("team-b"), &policy).asks_for_images());
     }
 
     #[test]

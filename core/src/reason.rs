@@ -40,6 +40,8 @@ reasons! {
     InjectedAhead: "Look at the namespace's PullAccess and at the controller if pulls fail.",
     /// The pod names the pull secret already.
     AlreadyPresent: "",
+    /// The namespace's registries are injected only for images that the pod does not have.
+    NoImageMatches: "Write the image with the host of the Registry, or set its spec.injection to Always.",
     /// The pod carries the label pullpass.dev/inject=false.
     PodOptedOut: "Remove the label and create the pod again.",
     /// The pod is the image of a static pod, which may not refer to a Secret.
@@ -86,6 +88,8 @@ reasons! {
     // what became of a registry's credential
     /// The credential is in the namespace's Secret.
     Available: "",
+    /// The namespace holds the credential itself, in the Secret that the Registry names.
+    HeldByNamespace: "Create the Secret that spec.access.pullSecret names in the namespace if pulls fail.",
     /// The credential's source Secret is not there.
     SourceMissing: "Create the Secret that spec.auth names in Pullpass's namespace.",
     /// The source Secret lacks a key that is needed.

@@ -19,17 +19,35 @@ pub struct Registry {
     pub clusters: ClusterAccess,
     /// Which namespaces may use it.
     pub namespaces: NamespaceAccess,
+    /// For which pods of its namespaces it is injected.
+    pub injection: Injection,
     /// Of two registries with one key the higher wins.
     pub priority: i32,
 }
 
-/// Whether there is a credential to hand out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a namespace comes to the credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialKind {
     /// The registry is public.
     None,
-    /// A credential that Pullpass copies.
+    /// Pullpass copies it into the namespace's Secret.
     Copied,
+    /// Each namespace already holds it, in a Secret of this name that is not of Pullpass.
+    HeldByNamespace {
+        /// The Secret's name.
+        pull_secret: String,
+    },
+}
+
+/// For which pods a registry is injected. It saves other pods a needless name and is no rule of access: one Secret
+/// serves all registries, and a pod's images may change later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Injection {
+    /// For every pod.
+    #[default]
+    Always,
+    /// For pods with an image that kubelet would use the registry's key for.
+    WhenImageMatches,
 }
 
 /// Which clusters may use a registry, by globs over the cluster's name. The second list wins.

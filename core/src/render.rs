@@ -9,6 +9,7 @@ use crate::docker_config::{self, EMPTY_SIZE, Entries, Login, written_size};
 use crate::key::RegistryKey;
 use crate::policy::Grant;
 use crate::reason::Reason;
+use crate::registry::CredentialKind;
 
 /// The most bytes that the values of one Secret may have together (`MaxSecretSize` in the API server's
 /// `pkg/apis/core/types.go`).
@@ -54,6 +55,10 @@ fn render_within(grant: &Grant, credentials: &Credentials, max_bytes: usize) -> 
             lost_to: None,
         };
         match credentials.get(&registry.name) {
+            // a credential that is kept for the nodes or for verification is none of the namespace's copy
+            _ if registry.credential != CredentialKind::Copied => {
+                outcome.reason = Reason::HeldByNamespace;
+            }
             None => outcome.reason = Reason::CredentialPending,
             Some(Err(reason)) => outcome.reason = *reason,
             Some(Ok(entries)) => {
@@ -92,7 +97,7 @@ pub fn revoked() -> SecretSlice<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{ClusterAccess, CredentialKind, NamespaceAccess, Registry};
+    use crate::registry::{ClusterAccess, Injection, NamespaceAccess, Registry};
     use proptest::prelude::*;
     use secrecy::ExposeSecret as _;
 
@@ -104,6 +109,7 @@ mod tests {
             credential: CredentialKind::Copied,
             clusters: ClusterAccess::default(),
             namespaces: NamespaceAccess::default(),
+            injection: Injection::default(),
             priority: 0,
         })
     }
@@ -208,6 +214,24 @@ mod tests {
             r#"{"auths":{"a.example.com":{"auth":"dTpw"}}}"#
         );
         assert_eq!(rendered.outcomes[1].reason, Reason::TooLarge);
+    }
+
+    #[test]
+    fn what_a_namespace_holds_itself_is_not_copied() {
+        let held = Registry {
+            credential: CredentialKind::HeldByNamespace {
+                pull_secret: "regcred".into(),
+            },
+            ..Registry::clone(&registry("a"))
+        };
+        let grant = Grant {
+            granted: vec![Arc::new(held)],
+            ..Grant::default()
+        };
+        let credentials = Credentials::from([("a".into(), entries(&[("a.example.com", "u")]))]);
+        let rendered = render(&grant, &credentials);
+        assert!(rendered.docker_config.is_none());
+        assert_eq!(rendered.outcomes[0].reason, Reason::HeldByNamespace);
     }
 
     #[test]
