@@ -43,12 +43,15 @@ have it copied elsewhere or filled with a token, owners and finalizers hold up o
     key in ["name", "component", "part-of", "version", "managed-by"].map(label, "app.kubernetes.io/" + label) ||
     (key in variables.labelsBefore && variables.labelsBefore[key] == object.metadata.labels[key]))
   message: The Pullpass controller sets no labels but pullpass.dev/* and app.kubernetes.io/*.
+  reason: Forbidden
 - expression: >-
     request.operation == "DELETE" || object.metadata.?annotations.orValue({}).all(key,
     key.startsWith("pullpass.dev/") ||
     (key in variables.annotationsBefore && variables.annotationsBefore[key] == object.metadata.annotations[key]))
   message: The Pullpass controller sets no annotations but pullpass.dev/*.
+  reason: Forbidden
 - expression: >-
     request.operation == "DELETE" || object.metadata.?finalizers.orValue([]) == variables.finalizersBefore
   message: The Pullpass controller neither adds nor removes finalizers.
+  reason: Forbidden
 {{- end }}
