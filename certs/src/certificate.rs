@@ -10,6 +10,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::time::{earlier, later};
 
 const PEM_TAG: &str = "CERTIFICATE";
+const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 
 /// Why bytes are not a usable certificate.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -54,8 +55,16 @@ impl Certificate {
     /// # Errors
     /// [`CertificateError`] if any block cannot be read.
     pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, CertificateError> {
-        pem::parse_many(text)
-            .map_err(|_| CertificateError::Pem)?
+        let blocks = pem::parse_many(text).map_err(|_| CertificateError::Pem)?;
+        // the parser passes over what does not end: a certificate that is cut off must not go unnoticed
+        let begun = text
+            .windows(PEM_BEGIN.len())
+            .filter(|window| *window == PEM_BEGIN)
+            .count();
+        if blocks.len() != begun || (blocks.is_empty() && !text.trim_ascii().is_empty()) {
+            return Err(CertificateError::Pem);
+        }
+        blocks
             .into_iter()
             .map(|block| {
                 if block.tag() == PEM_TAG {

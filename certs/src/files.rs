@@ -191,3 +191,181 @@ fn read(path: &Path) -> Result<Vec<u8>, DirectoryError> {
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use jiff::{SignedDuration, Timestamp};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::issue::{Issued, Validity, issue_authority};
+
+    /// Longer than anything here takes, shorter than patience.
+    const CONVERGENCE: Duration = Duration::from_secs(30);
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    fn issued() -> Issued {
+        // self-signed is enough to be served
+        issue_authority(Validity::lasting(
+            Timestamp::now(),
+            SignedDuration::from_hours(1),
+            SignedDuration::ZERO,
+        ))
+        .unwrap()
+    }
+
+    /// What kubelet does to a mounted Secret.
+    struct Mount {
+        directory: tempfile::TempDir,
+        version: u32,
+    }
+
+    impl Mount {
+        fn new() -> Self {
+            Self {
+                directory: tempfile::tempdir().unwrap(),
+                version: 0,
+            }
+        }
+
+        fn path(&self) -> &Path {
+            self.directory.path()
+        }
+
+        /// A new version of the content, swapped in at once.
+        fn publish(&mut self, certificate: &str, key: &str) {
+            let old = self.path().join(format!("..2026_01_01_{}", self.version));
+            self.version += 1;
+            let name = format!("..2026_01_01_{}", self.version);
+            let new = self.path().join(&name);
+            fs::create_dir(&new).unwrap();
+            fs::write(new.join(SERVING_CERTIFICATE), certificate).unwrap();
+            fs::write(new.join(SERVING_KEY), key).unwrap();
+            symlink(&name, self.path().join("..data_tmp")).unwrap();
+            fs::rename(self.path().join("..data_tmp"), self.path().join(DATA)).unwrap();
+            if self.version == 1 {
+                for file in [SERVING_CERTIFICATE, SERVING_KEY] {
+                    symlink(Path::new(DATA).join(file), self.path().join(file)).unwrap();
+                }
+            } else {
+                fs::remove_dir_all(old).unwrap();
+            }
+        }
+
+        fn publish_issued(&mut self, issued: &Issued) {
+            self.publish(&issued.certificate.pem(), issued.key.expose_pem());
+        }
+    }
+
+    struct Follower {
+        seen: mpsc::UnboundedReceiver<ServingIdentity>,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Follower {
+        fn start(path: &Path, interval: Duration) -> Self {
+            let (sender, seen) = mpsc::unbounded_channel();
+            let stop = CancellationToken::new();
+            let directory = CertificateDirectory::new(path).read_interval(interval);
+            let stopped = stop.clone();
+            let task = tokio::spawn(async move {
+                directory
+                    .follow(stopped, move |identity| sender.send(identity).unwrap())
+                    .await;
+            });
+            Self { seen, stop, task }
+        }
+
+        async fn next(&mut self) -> ServingIdentity {
+            tokio::time::timeout(CONVERGENCE, self.seen.recv())
+                .await
+                .expect("a certificate in time")
+                .unwrap()
+        }
+
+        /// Everything that was seen and not yet asked for.
+        async fn finish(mut self) -> usize {
+            self.stop.cancel();
+            self.task.await.unwrap();
+            self.seen.close();
+            let mut rest = 0;
+            while self.seen.recv().await.is_some() {
+                rest += 1;
+            }
+            rest
+        }
+    }
+
+    #[tokio::test]
+    async fn every_swap_is_noticed() {
+        let mut mount = Mount::new();
+        let first = issued();
+        mount.publish_issued(&first);
+        let mut follower = Follower::start(mount.path(), NEVER);
+        assert_eq!(follower.next().await.leaf(), &first.certificate);
+        for _ in 0..3 {
+            let next = issued();
+            mount.publish_issued(&next);
+            assert_eq!(follower.next().await.leaf(), &next.certificate);
+        }
+        assert_eq!(follower.finish().await, 0);
+    }
+
+    #[tokio::test]
+    async fn the_same_content_again_is_no_change() {
+        let mut mount = Mount::new();
+        let (first, second) = (issued(), issued());
+        mount.publish_issued(&first);
+        let mut follower = Follower::start(mount.path(), NEVER);
+        assert_eq!(follower.next().await.leaf(), &first.certificate);
+        mount.publish_issued(&first);
+        mount.publish_issued(&second);
+        assert_eq!(follower.next().await.leaf(), &second.certificate);
+        assert_eq!(follower.finish().await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_half_written_state_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (certificate, key) = (
+            directory.path().join(SERVING_CERTIFICATE),
+            directory.path().join(SERVING_KEY),
+        );
+        let (first, second) = (issued(), issued());
+        fs::write(&certificate, first.certificate.pem()).unwrap();
+        let mut follower = Follower::start(directory.path(), NEVER);
+        fs::write(&key, &first.key.expose_pem().as_bytes()[..40]).unwrap();
+        fs::write(&key, first.key.expose_pem()).unwrap();
+        assert_eq!(follower.next().await.leaf(), &first.certificate);
+        // new certificate, old key
+        fs::write(&certificate, second.certificate.pem()).unwrap();
+        let source = CertificateDirectory::new(directory.path());
+        assert!(matches!(
+            source.read(),
+            Err(DirectoryError::Identity { .. })
+        ));
+        fs::write(&key, second.key.expose_pem()).unwrap();
+        assert_eq!(follower.next().await.leaf(), &second.certificate);
+        assert_eq!(follower.finish().await, 0);
+    }
+
+    #[tokio::test]
+    async fn what_no_event_tells_the_tick_finds() {
+        let parent = tempfile::tempdir().unwrap();
+        let late = parent.path().join("late");
+        // cannot be watched: it is not there yet
+        let mut follower = Follower::start(&late, Duration::from_millis(20));
+        let missing = CertificateDirectory::new(&late).read().unwrap_err();
+        assert!(missing.to_string().contains("late/tls.crt"), "{missing}");
+        let first = issued();
+        fs::create_dir(&late).unwrap();
+        fs::write(late.join(SERVING_CERTIFICATE), first.certificate.pem()).unwrap();
+        fs::write(late.join(SERVING_KEY), first.key.expose_pem()).unwrap();
+        assert_eq!(follower.next().await.leaf(), &first.certificate);
+        assert_eq!(follower.finish().await, 0);
+    }
+}

@@ -182,3 +182,147 @@ fn issued(certificate: &rcgen::Certificate, pair: &KeyPair) -> Result<Issued, Is
         key: PrivateKey(SecretString::from(pair.serialize_pem())),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::constant(1_800_000_000, 123_456_789);
+    const BACKDATE: SignedDuration = SignedDuration::from_hours(1);
+
+    fn authority() -> Issued {
+        issue_authority(Validity::lasting(
+            NOW,
+            SignedDuration::from_hours(1000),
+            BACKDATE,
+        ))
+        .unwrap()
+    }
+
+    fn names() -> BTreeSet<String> {
+        ["a.b.svc".to_owned(), "a.b.svc.cluster.local".to_owned()].into()
+    }
+
+    #[test]
+    fn an_authority_signs_leaves_and_nothing_else() {
+        let issued = authority();
+        let der = issued.certificate.der().clone();
+        let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+        assert_eq!(parsed.subject().to_string(), "CN=pullpass-ca");
+        assert_eq!(parsed.issuer().to_string(), "CN=pullpass-ca");
+        let constraints = parsed.basic_constraints().unwrap().unwrap();
+        assert!(constraints.critical && constraints.value.ca);
+        assert_eq!(constraints.value.path_len_constraint, Some(0));
+        let usage = parsed.key_usage().unwrap().unwrap();
+        assert!(usage.critical && usage.value.key_cert_sign() && !usage.value.digital_signature());
+        assert_eq!(
+            parsed.signature_algorithm.algorithm.to_id_string(),
+            "1.2.840.10045.4.3.2",
+            "ECDSA with SHA-256"
+        );
+        assert!(issued.certificate.is_signed_by(&issued.certificate));
+        assert!(issued.certificate.is_authority());
+        assert!(issued.key.matches(&issued.certificate));
+    }
+
+    #[test]
+    fn a_leaf_serves_its_names_only() {
+        let authority = authority();
+        let validity = Validity::lasting(NOW, SignedDuration::from_hours(10), BACKDATE);
+        let leaf =
+            issue_serving(&authority.certificate, &authority.key, &names(), validity).unwrap();
+        let der = leaf.certificate.der().clone();
+        let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+        assert_eq!(leaf.certificate.dns_names(), &names());
+        assert!(!parsed.is_ca());
+        let usage = parsed.key_usage().unwrap().unwrap().value;
+        assert!(usage.digital_signature() && !usage.key_cert_sign());
+        let extended = parsed.extended_key_usage().unwrap().unwrap().value;
+        assert!(extended.server_auth && !extended.client_auth && !extended.any);
+        assert!(leaf.certificate.is_signed_by(&authority.certificate));
+        assert!(
+            !leaf
+                .certificate
+                .is_signed_by(&self::authority().certificate),
+            "the same name is not enough"
+        );
+        assert!(leaf.key.matches(&leaf.certificate));
+        assert!(!leaf.key.matches(&authority.certificate));
+    }
+
+    #[test]
+    fn validity_begins_before_now_and_ends_when_told() {
+        let certificate = authority().certificate;
+        assert_eq!(certificate.not_before().as_second(), NOW.as_second() - 3600);
+        assert_eq!(
+            certificate.not_after().as_second(),
+            NOW.as_second() + 1000 * 3600
+        );
+        let third =
+            (certificate.not_after().as_second() - certificate.not_before().as_second()) / 3;
+        assert_eq!(
+            certificate.renew_at().as_second(),
+            certificate.not_after().as_second() - third
+        );
+        let backwards = Validity {
+            not_before: NOW,
+            not_after: NOW,
+        };
+        assert!(matches!(
+            issue_authority(backwards),
+            Err(IssueError::Validity(..))
+        ));
+    }
+
+    #[test]
+    fn serial_numbers_are_positive_and_never_the_same() {
+        let serials: BTreeSet<String> = (0..50)
+            .map(|_| authority().certificate.serial().to_owned())
+            .collect();
+        assert_eq!(serials.len(), 50);
+        for serial in serials {
+            let octets: Vec<u8> = serial
+                .split(':')
+                .map(|octet| u8::from_str_radix(octet, 16).unwrap())
+                .collect();
+            assert_eq!(octets.len(), SERIAL_BYTES);
+            assert!((0x40..0x80).contains(&octets[0]));
+        }
+    }
+
+    #[test]
+    fn what_is_no_dns_name_is_refused() {
+        let authority = authority();
+        let validity = Validity::lasting(NOW, SignedDuration::from_hours(10), BACKDATE);
+        let names = ["bücher.svc".to_owned()].into();
+        assert!(issue_serving(&authority.certificate, &authority.key, &names, validity).is_err());
+    }
+
+    #[test]
+    fn keys_do_not_print() {
+        let issued = authority();
+        let secret = issued.key.expose_pem().lines().nth(1).unwrap().to_owned();
+        assert!(secret.len() > 20);
+        assert!(!format!("{issued:?}").contains(&secret));
+        assert!(!format!("{:?}", PrivateKey::from_pem("nonsense")).contains("nonsense"));
+    }
+
+    #[test]
+    fn certificates_survive_pem() {
+        let (one, two) = (authority().certificate, authority().certificate);
+        let both = format!("{}{}", one.pem(), two.pem());
+        assert_eq!(
+            Certificate::all_from_pem(both.as_bytes()).unwrap(),
+            [one.clone(), two]
+        );
+        assert_eq!(Certificate::from_pem(both.as_bytes()).unwrap(), one);
+        assert_eq!(Certificate::all_from_pem(b"").unwrap(), []);
+        assert_eq!(Certificate::from_pem(b""), Err(CertificateError::Pem));
+        assert_eq!(
+            Certificate::from_pem(authority().key.expose_pem().as_bytes()),
+            Err(CertificateError::Pem)
+        );
+    }
+}

@@ -143,3 +143,180 @@ pub fn server_config(resolver: Arc<ServingCertResolver>) -> Result<ServerConfig,
     config.send_tls13_tickets = 0;
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use jiff::SignedDuration;
+    use rustls::{
+        ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, ServerConnection,
+    };
+    use rustls_pki_types::ServerName;
+
+    use super::*;
+    use crate::issue::{Issued, Validity, issue_authority, issue_serving};
+
+    const NAME: &str = "a.b.svc";
+
+    fn authority() -> Issued {
+        issue_authority(Validity::lasting(
+            Timestamp::now(),
+            SignedDuration::from_hours(2),
+            SignedDuration::ZERO,
+        ))
+        .unwrap()
+    }
+
+    fn identity(authority: &Issued) -> ServingIdentity {
+        let validity = Validity::lasting(
+            Timestamp::now(),
+            SignedDuration::from_hours(1),
+            SignedDuration::from_mins(1),
+        );
+        let leaf = issue_serving(
+            &authority.certificate,
+            &authority.key,
+            &[NAME.to_owned()].into(),
+            validity,
+        )
+        .unwrap();
+        let serving = Serving {
+            certificate: leaf.certificate,
+            key: leaf.key,
+            authority: None,
+        };
+        ServingIdentity::try_from(&serving).unwrap()
+    }
+
+    fn client(
+        authority: &Issued,
+        version: &'static rustls::SupportedProtocolVersion,
+        alpn: &[&[u8]],
+    ) -> ClientConnection {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate.der().clone()).unwrap();
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        ClientConnection::new(Arc::new(config), ServerName::try_from(NAME).unwrap()).unwrap()
+    }
+
+    /// Carries bytes between both ends until neither has any more to say.
+    fn converse(
+        client: &mut ClientConnection,
+        server: &mut ServerConnection,
+    ) -> Result<(), rustls::Error> {
+        while client.wants_write() || server.wants_write() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            let heard = server.process_new_packets();
+            let mut bytes = Vec::new();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client.process_new_packets()?;
+            heard?;
+        }
+        Ok(())
+    }
+
+    fn server(resolver: &Arc<ServingCertResolver>) -> ServerConnection {
+        ServerConnection::new(Arc::new(server_config(Arc::clone(resolver)).unwrap())).unwrap()
+    }
+
+    fn seen(connection: &ClientConnection) -> Certificate {
+        Certificate::from_der(
+            connection.peer_certificates().unwrap()[0]
+                .clone()
+                .into_owned(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn new_connections_see_the_new_certificate_and_old_ones_go_on() {
+        let authority = authority();
+        let (one, two) = (identity(&authority), identity(&authority));
+        let resolver = ServingCertResolver::empty();
+        assert_eq!(resolver.not_after(), None);
+        resolver.replace(one.clone());
+        assert_eq!(resolver.not_after(), Some(one.leaf().not_after()));
+
+        let (mut old_client, mut old_server) = (
+            client(&authority, &rustls::version::TLS13, &[b"http/1.1"]),
+            server(&resolver),
+        );
+        converse(&mut old_client, &mut old_server).unwrap();
+        assert_eq!(&seen(&old_client), one.leaf());
+        assert_eq!(old_client.alpn_protocol(), Some(&b"http/1.1"[..]));
+
+        resolver.replace(two.clone());
+        let (mut new_client, mut new_server) = (
+            client(&authority, &rustls::version::TLS12, &[]),
+            server(&resolver),
+        );
+        converse(&mut new_client, &mut new_server).unwrap();
+        assert_eq!(&seen(&new_client), two.leaf());
+        assert_eq!(
+            new_client.protocol_version(),
+            Some(ProtocolVersion::TLSv1_2)
+        );
+
+        old_client.writer().write_all(b"still there").unwrap();
+        converse(&mut old_client, &mut old_server).unwrap();
+        let mut heard = [0; 11];
+        old_server.reader().read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"still there");
+    }
+
+    #[test]
+    fn without_a_certificate_handshakes_fail() {
+        let authority = authority();
+        let resolver = ServingCertResolver::empty();
+        let failed = converse(
+            &mut client(&authority, &rustls::version::TLS13, &[]),
+            &mut server(&resolver),
+        );
+        assert!(failed.is_err());
+    }
+
+    #[test]
+    fn http_2_is_not_offered() {
+        let authority = authority();
+        let resolver = ServingCertResolver::empty();
+        resolver.replace(identity(&authority));
+        let failed = converse(
+            &mut client(&authority, &rustls::version::TLS13, &[b"h2"]),
+            &mut server(&resolver),
+        );
+        assert!(
+            matches!(
+                failed,
+                Err(rustls::Error::AlertReceived(
+                    rustls::AlertDescription::NoApplicationProtocol
+                ))
+            ),
+            "{failed:?}"
+        );
+    }
+
+    #[test]
+    fn a_key_that_belongs_to_another_certificate_is_refused() {
+        let (one, two) = (authority(), authority());
+        let refused = ServingIdentity::from_pem(
+            one.certificate.pem().as_bytes(),
+            two.key.expose_pem().as_bytes(),
+        )
+        .unwrap_err();
+        assert!(matches!(refused, IdentityError::Mismatch(_)), "{refused}");
+        let refused = ServingIdentity::from_pem(b"", two.key.expose_pem().as_bytes()).unwrap_err();
+        assert!(matches!(refused, IdentityError::Chain), "{refused}");
+        let refused = ServingIdentity::from_pem(one.certificate.pem().as_bytes(), b"").unwrap_err();
+        assert!(matches!(refused, IdentityError::Key), "{refused}");
+    }
+}

@@ -539,3 +539,6 @@ fn take(authorities: &mut Vec<Authority>, certificate: &Certificate) -> Option<A
 fn contains(bundle: &[u8], certificate: &Certificate) -> bool {
     Certificate::all_from_pem(bundle).is_ok_and(|certificates| certificates.contains(certificate))
 }
+
+#[cfg(test)]
+mod tests;

@@ -319,3 +319,176 @@ fn read_authority(
         complete,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::issue::{Issued, Validity, issue_authority, issue_serving};
+
+    const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
+    const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+    fn issued() -> Issued {
+        issue_authority(Validity::lasting(NOW, HOUR * 100, HOUR)).unwrap()
+    }
+
+    fn authority(leaves_expire: Timestamp) -> Authority {
+        let issued = issued();
+        Authority {
+            certificate: issued.certificate,
+            key: Some(issued.key),
+            leaves_expire,
+        }
+    }
+
+    fn authorities() -> Authorities {
+        Authorities {
+            current: Some(authority(NOW)),
+            next: Some(Pending {
+                authority: authority(NOW - HOUR),
+                published_at: Some(NOW),
+            }),
+            previous: vec![
+                Authority {
+                    key: None,
+                    ..authority(NOW + HOUR)
+                },
+                Authority {
+                    key: None,
+                    ..authority(NOW)
+                },
+            ],
+        }
+    }
+
+    fn assert_same(left: &Authority, right: &Authority) {
+        assert_eq!(left.certificate, right.certificate);
+        assert_eq!(left.leaves_expire, right.leaves_expire);
+        let text = |authority: &Authority| {
+            authority
+                .key
+                .as_ref()
+                .map(|key| key.expose_pem().to_owned())
+        };
+        assert_eq!(text(left), text(right));
+    }
+
+    #[test]
+    fn authorities_are_read_as_they_were_written() {
+        let written = authorities();
+        let data = written.to_secret_data().unwrap();
+        let keys: Vec<&str> = data.keys().map(String::as_str).collect();
+        assert_eq!(
+            keys,
+            [
+                "ca.crt",
+                "ca.key",
+                "next.crt",
+                "next.key",
+                "previous.crt",
+                "rotation.json"
+            ]
+        );
+        let (read, damaged) = Authorities::from_secret_data(&data);
+        assert!(!damaged);
+        assert_eq!(read.trusted().count(), 4);
+        for (read, written) in read.trusted().zip(written.trusted()) {
+            assert_same(read, written);
+        }
+        assert_eq!(read.next.unwrap().published_at, Some(NOW));
+    }
+
+    #[test]
+    fn without_its_times_an_authority_is_trusted_to_its_own_end() {
+        let mut data = authorities().to_secret_data().unwrap();
+        data.insert(ROTATION.to_owned(), b"not json".to_vec());
+        let (read, damaged) = Authorities::from_secret_data(&data);
+        assert!(!damaged);
+        assert_eq!(read.next.as_ref().unwrap().published_at, None);
+        assert!(
+            read.trusted()
+                .all(|authority| authority.leaves_expire == authority.certificate.not_after())
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_damage_and_the_rest_is_kept() {
+        let good = authorities().to_secret_data().unwrap();
+        for (key, left) in [
+            ("ca.crt", 3),
+            ("ca.key", 4),
+            ("next.crt", 3),
+            ("next.key", 4),
+            ("previous.crt", 2),
+        ] {
+            let mut data = good.clone();
+            data.insert(key.to_owned(), good[key][..good[key].len() - 40].to_vec());
+            let (read, damaged) = Authorities::from_secret_data(&data);
+            assert!(damaged, "{key}");
+            assert_eq!(read.trusted().count(), left, "{key}");
+        }
+        let mut swapped = good.clone();
+        swapped.insert("ca.key".to_owned(), good["next.key"].clone());
+        let (read, damaged) = Authorities::from_secret_data(&swapped);
+        assert!(
+            damaged && read.current.unwrap().key.is_none(),
+            "the key of another certificate is none"
+        );
+        assert!(Authorities::from_secret_data(&SecretData::new()).1);
+    }
+
+    #[test]
+    fn the_bundle_does_not_depend_on_roles() {
+        let before = authorities();
+        let mut after = before.clone();
+        let promoted = after.next.take().unwrap().authority;
+        let old = after.current.replace(promoted).unwrap();
+        after.previous.push(old);
+        assert_eq!(before.ca_bundle(), after.ca_bundle());
+        assert_eq!(
+            Certificate::all_from_pem(before.ca_bundle().as_bytes())
+                .unwrap()
+                .len(),
+            4
+        );
+        assert_eq!(Authorities::default().ca_bundle(), "");
+    }
+
+    #[test]
+    fn a_serving_certificate_needs_its_own_key() {
+        let authority = issued();
+        let leaf = || {
+            let validity = Validity::lasting(NOW, HOUR, HOUR);
+            issue_serving(
+                &authority.certificate,
+                &authority.key,
+                &["a.svc".to_owned()].into(),
+                validity,
+            )
+            .unwrap()
+        };
+        let (one, two) = (leaf(), leaf());
+        let written = Serving {
+            certificate: one.certificate,
+            key: one.key,
+            authority: Some(authority.certificate.clone()),
+        };
+        let data = written.to_secret_data();
+        assert_eq!(
+            data.keys().collect::<Vec<_>>(),
+            ["ca.crt", "tls.crt", "tls.key"]
+        );
+        let read = Serving::from_secret_data(&data).unwrap();
+        assert_eq!(read.certificate, written.certificate);
+        assert_eq!(read.authority, written.authority);
+        let mut mixed = data.clone();
+        mixed.insert(
+            SERVING_KEY.to_owned(),
+            two.key.expose_pem().as_bytes().to_vec(),
+        );
+        assert!(Serving::from_secret_data(&mixed).is_none());
+        assert!(Stored::read(None, Some(&data)).serving.is_some());
+    }
+}
