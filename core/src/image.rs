@@ -5,9 +5,9 @@
 //! right without regular expressions, in one pass.
 //!
 //! The crate `oci-spec` has a parser for references too, but it answers otherwise than kubelet for some of them: it
-//! refuses IPv6 hosts, takes a first component in upper case for a part of the path, and accepts digests that kubelet
-//! refuses. Each of these would be a pod whose credential is looked up under another name than kubelet's. A test
-//! compares all three, and says so when the crate has caught up.
+//! refuses IPv6 hosts, takes a first component in upper case for a path on Docker Hub, and accepts digests in upper case,
+//! which kubelet refuses. Each of these would be a pod whose credential is looked up under another name than kubelet's.
+//! A test compares all three, and says so when the crate has caught up.
 
 use std::fmt;
 
