@@ -33,7 +33,7 @@ lint: ## formatting and lints
 generate: ## write the generated files anew: custom resource definitions and the rendered chart
 	@cargo run --quiet -p pullpass-api --bin crds deploy/chart/files/crds
 	@deploy/check-chart --write
-	@cargo run --quiet -p pullpass-core --example reasons >docs/reasons.md
+	@PULLPASS_WRITE_DOCS=1 cargo test --quiet -p pullpass-core --test reasons
 
 .PHONY: images
 images: ## OCI archives of the images, in target/images
