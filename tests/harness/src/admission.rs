@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -16,14 +17,19 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, WebhookClientConfig,
 };
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::PostParams;
+use kube::core::DynamicObject;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
 use crate::objects::named;
 use crate::server::ApiServer;
-use crate::{cluster, must};
+use crate::{cluster, eventually, must, name};
+
+/// How long the API server may take to learn of a policy.
+const IN_FORCE: Duration = Duration::from_secs(60);
 
 /// A running recorder; it ends when it is dropped.
 pub struct Recorder {
@@ -54,6 +60,16 @@ impl Recorder {
             .clone()
     }
 
+    /// The certificate authority (PEM) of its certificate.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// How the API server reaches it.
+    pub fn client_config(&self) -> WebhookClientConfig {
+        client_config(&self.address, &self.authority)
+    }
+
     /// Lets the API server send every creation of a pod here.
     pub async fn register(&self, server: &ApiServer) {
         let configurations: Api<MutatingWebhookConfiguration> = server.all();
@@ -82,11 +98,7 @@ pub fn configuration(
             side_effects: "None".into(),
             failure_policy: Some("Ignore".into()),
             reinvocation_policy: Some("IfNeeded".into()),
-            client_config: WebhookClientConfig {
-                url: Some(format!("https://{address}/inject")),
-                ca_bundle: Some(ByteString(authority.as_bytes().to_vec())),
-                ..WebhookClientConfig::default()
-            },
+            client_config: client_config(address, authority),
             rules: Some(vec![RuleWithOperations {
                 api_groups: Some(vec![String::new()]),
                 api_versions: Some(vec!["v1".into()]),
@@ -97,6 +109,70 @@ pub fn configuration(
             ..MutatingWebhook::default()
         }]),
     }
+}
+
+fn client_config(address: &SocketAddr, authority: &str) -> WebhookClientConfig {
+    WebhookClientConfig {
+        url: Some(format!("https://{address}/inject")),
+        ca_bundle: Some(ByteString(authority.as_bytes().to_vec())),
+        ..WebhookClientConfig::default()
+    }
+}
+
+impl ApiServer {
+    /// Waits until the API server acts on every admission policy that was stored or deleted before this call, which it
+    /// learns of a little later.
+    pub async fn policies_are_in_force(&self) {
+        let marker = name::unique("marker");
+        for object in must(marker_policy(&marker)) {
+            self.apply(&object).await;
+        }
+        let maps: Api<ConfigMap> = self.of("default");
+        let map = ConfigMap {
+            metadata: named(&marker),
+            ..ConfigMap::default()
+        };
+        let dry_run = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        eventually(IN_FORCE, "the last policy is in force", async || match maps
+            .create(&dry_run, &map)
+            .await
+        {
+            Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    }
+}
+
+/// A policy that refuses one configuration map, and its binding. The API server takes all policies and bindings together
+/// into account, so that those which were stored before are in force when this one is.
+fn marker_policy(name: &str) -> Result<Vec<DynamicObject>> {
+    let api_version = "admissionregistration.k8s.io/v1";
+    let policy = json!({
+        "apiVersion": api_version,
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                "resources": ["configmaps"], "resourceNames": [name],
+            }]},
+            "validations": [{"expression": "false", "reason": "Forbidden"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": api_version,
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    });
+    [policy, binding]
+        .into_iter()
+        .map(|object| serde_json::from_value(object).map_err(Into::into))
+        .collect()
 }
 
 async fn start() -> Result<Recorder> {

@@ -72,13 +72,19 @@ impl ApiServer {
 
     /// Applies accounts, rights, policies, CRDs and whatever else of the chart runs nothing.
     pub async fn apply_chart(&self) {
+        self.apply_chart_where(|kind| !RUNNING_KINDS.contains(&kind))
+            .await;
+    }
+
+    /// Applies the chart's objects of some kinds, but for the hooks.
+    pub async fn apply_chart_where(&self, is_wanted: impl Fn(&str) -> bool) {
         for object in self.rendered_chart(&[]).await {
             let is_hook = object
                 .metadata
                 .annotations
                 .as_ref()
                 .is_some_and(|annotations| annotations.contains_key("helm.sh/hook"));
-            if !is_hook && !RUNNING_KINDS.contains(&kind(&object)) {
+            if !is_hook && is_wanted(kind(&object)) {
                 self.apply(&object).await;
             }
         }

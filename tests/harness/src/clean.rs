@@ -12,6 +12,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::objects::ignore_missing;
@@ -114,7 +115,10 @@ fn is_doomed(object: &PartialObjectMeta, kind: &ApiResource) -> bool {
     of_kubernetes && !(namespace == "default" && object.name_any() == "kubernetes")
 }
 
-async fn delete_object(api: &Api<DynamicObject>, object: &PartialObjectMeta) -> Result<()> {
+async fn delete_object<K>(api: &Api<K>, object: &PartialObjectMeta<K>) -> Result<()>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+{
     let name = object.name_any();
     if !object.finalizers().is_empty() {
         let without = json!({"metadata": {"finalizers": null}});
@@ -157,14 +161,11 @@ async fn finalize(client: &Client, name: &str) -> Result<()> {
 
 async fn delete_all<K>(client: &Client) -> Result<()>
 where
-    K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     let api: Api<K> = Api::all(client.clone());
     for object in api.list_metadata(&ListParams::default()).await? {
-        ignore_missing(
-            api.delete(&object.name_any(), &DeleteParams::default())
-                .await,
-        )?;
+        delete_object(&api, &object).await?;
     }
     Ok(())
 }
@@ -172,14 +173,13 @@ where
 /// Deletes the roles or bindings that are not Kubernetes' own.
 async fn delete_roles<K>(client: &Client) -> Result<()>
 where
-    K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     let api: Api<K> = Api::all(client.clone());
     let not_built_in = ListParams::default().labels("kubernetes.io/bootstrapping!=rbac-defaults");
     for object in api.list_metadata(&not_built_in).await? {
-        let name = object.name_any();
-        if !name.starts_with("system:") {
-            ignore_missing(api.delete(&name, &DeleteParams::default()).await)?;
+        if !object.name_any().starts_with("system:") {
+            delete_object(&api, &object).await?;
         }
     }
     Ok(())

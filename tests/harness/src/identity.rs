@@ -49,16 +49,21 @@ pub(crate) async fn service_account(
         .status
         .context("the API server answered without a token")?
         .token;
-    Ok(with_identity(
+    Ok(bearer(administrator, token))
+}
+
+/// The configuration of whoever holds this token.
+pub(crate) fn bearer(administrator: &Config, token: String) -> Config {
+    with_identity(
         administrator,
         AuthInfo {
             token: Some(SecretString::from(token)),
             ..AuthInfo::default()
         },
-    ))
+    )
 }
 
-/// The administrator's configuration, acting as somebody else.
+/// A configuration, acting as somebody else.
 pub(crate) fn user(administrator: &Config, name: &str, groups: &[&str]) -> Config {
     let mut identity = administrator.auth_info.clone();
     identity.impersonate = Some(name.to_owned());

@@ -81,6 +81,25 @@ impl ApiServer {
         must(identity::kubeconfig(&config))
     }
 
+    /// A client of whoever holds this token.
+    pub fn with_token(&self, token: String) -> Client {
+        let config = identity::bearer(&self.config, token);
+        must(Client::try_from(config).context("no client for a token"))
+    }
+
+    /// A client of a service account that asks to be treated as somebody else.
+    pub async fn impersonating(
+        &self,
+        namespace: &str,
+        name: &str,
+        user: &str,
+        groups: &[&str],
+    ) -> Client {
+        let account = must(identity::service_account(&self.config, namespace, name).await);
+        let config = identity::user(&account, user, groups);
+        must(Client::try_from(config).context("no client for an impersonation"))
+    }
+
     /// A client that acts as a user with these groups, by impersonation.
     pub fn as_user(&self, name: &str, groups: &[&str]) -> Client {
         let config = identity::user(&self.config, name, groups);

@@ -1,1 +1,3 @@
-//! The tests against a real API server and on a real cluster
+//! What both test binaries put together: Registries, their sources and what becomes of them.
+// A test helper reports by failing the test.
+#![allow(clippy::panic, clippy::expect_used, clippy::indexing_slicing)]

@@ -1,0 +1,314 @@
+//! What the API server takes as a Registry and what it refuses, with which words; and what it tells who asks.
+
+use pullpass_harness::attempt::Attempt;
+use pullpass_harness::{Lease, lease};
+use serde_json::{Value, json};
+
+const REGISTRIES: &str = "/apis/pullpass.dev/v1alpha1/registries";
+
+/// A registry that is complete, for an example to change.
+fn private() -> Value {
+    json!({
+        "host": "registry.example.com",
+        "auth": {"basic": {"secretRef": {"name": "acme"}}},
+        "access": {"namespaces": {"include": ["team-*"]}},
+    })
+}
+
+/// A registry with one field changed; null takes the field away.
+fn with(field: &str, value: Value) -> Value {
+    let mut spec = private();
+    let path = format!("/{field}");
+    let (parent, name) = path.rsplit_once('/').unwrap();
+    let fields = spec.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+    if value.is_null() {
+        fields.remove(name).unwrap();
+    } else {
+        fields.insert(name.to_owned(), value);
+    }
+    spec
+}
+
+fn registry(name: &str, spec: &Value) -> Attempt {
+    let registry = json!({
+        "apiVersion": "pullpass.dev/v1alpha1",
+        "kind": "Registry",
+        "metadata": {"name": name},
+        "spec": spec,
+    });
+    // a typing error has to be an answer, as it is for kubectl
+    Attempt::post(format!("{REGISTRIES}?fieldValidation=Strict"), &registry)
+}
+
+#[tokio::test]
+async fn good_registries_are_taken() {
+    let server = lease().await;
+    let examples = [
+        private(),
+        with("host", json!("registry.example.com:5000")),
+        with("host", json!("registry.example.com/team/app")),
+        with("host", json!("*.dkr.ecr.eu-west-1.amazonaws.com")),
+        with("host", json!("localhost:5000")),
+        with("host", json!("[2001:db8::1]:5000")),
+        with("provider", json!("Harbor")),
+        with("priority", json!(-5)),
+        with("auth/basic/usernameKey", json!("user.name")),
+        with(
+            "auth",
+            json!({"dockerConfig": {"secretRef": {"name": "acme"}}}),
+        ),
+        with(
+            "auth",
+            json!({"dockerConfig": {"secretRef": {"name": "acme"}, "key": "config.json"}}),
+        ),
+        with(
+            "access/clusters",
+            json!({"autoInject": ["production-*"], "doNotInject": ["production-eu"]}),
+        ),
+        with(
+            "access/namespaces",
+            json!({"include": ["*"], "exclude": ["team-a"]}),
+        ),
+        with(
+            "access/namespaces",
+            json!({"selector": {"matchLabels": {"team": "a"}}}),
+        ),
+        with(
+            "access/namespaces",
+            json!({"selector": {"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]}}),
+        ),
+        // every entry of the docker config counts
+        json!({
+            "auth": {"dockerConfig": {"secretRef": {"name": "acme"}}},
+            "access": {"namespaces": {"include": ["*"]}},
+        }),
+        json!({"host": "registry.k8s.io", "type": "Public"}),
+    ];
+    for (number, spec) in examples.iter().enumerate() {
+        let outcome = registry(&format!("good-{number}"), spec)
+            .by(&server.client())
+            .await;
+        assert!(outcome.succeeded(), "{spec}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn bad_registries_are_refused_with_words_that_help() {
+    let server = lease().await;
+    let examples = [
+        (
+            with("host", json!("https://registry.example.com")),
+            "write it without a scheme, for example registry.example.com",
+        ),
+        (
+            with("host", json!("registry example")),
+            "write host[:port][/path]",
+        ),
+        (
+            with("host", json!("user@registry.example.com")),
+            "write host[:port][/path]",
+        ),
+        (with("host", json!("")), "spec.host"),
+        (with("host", json!("[2001:db8::1]")), "only with its port"),
+        (
+            with("host", Value::Null),
+            "host is missing: write host[:port][/path]",
+        ),
+        (
+            with("auth", Value::Null),
+            "auth is missing: a private registry needs a credential",
+        ),
+        (
+            with("auth", json!({})),
+            "auth takes exactly one of basic, dockerConfig",
+        ),
+        (
+            with(
+                "auth",
+                json!({"basic": {"secretRef": {"name": "a"}}, "dockerConfig": {"secretRef": {"name": "a"}}}),
+            ),
+            "auth takes exactly one of basic, dockerConfig",
+        ),
+        (
+            with("auth", json!({"basic": {}})),
+            "spec.auth.basic.secretRef",
+        ),
+        (
+            with("auth", json!({"basic": {"secretRef": {"name": ""}}})),
+            "secretRef.name",
+        ),
+        (
+            with("auth", json!({"basic": {"secretRef": {"name": "../etc"}}})),
+            "secretRef.name",
+        ),
+        (with("auth/basic/usernameKey", json!("a/b")), "usernameKey"),
+        (
+            with("type", json!("Public")),
+            "a public registry has no credentials: remove auth",
+        ),
+        (with("type", json!("Secret")), "supported values"),
+        (with("provider", json!("Nexus")), "supported values"),
+        (
+            with("access", Value::Null),
+            "access.namespaces is missing: say which namespaces",
+        ),
+        (
+            with("access/namespaces", Value::Null),
+            "access.namespaces is missing: say which namespaces",
+        ),
+        (with("access/namespaces", json!({})), "say which namespaces"),
+        (
+            with("access/namespaces", json!({"include": []})),
+            "say which namespaces",
+        ),
+        (
+            with("access/namespaces", json!({"exclude": ["team-a"]})),
+            "say which namespaces",
+        ),
+        (
+            with("access/namespaces", json!({"selector": {}})),
+            "say which namespaces",
+        ),
+        (
+            with("access/namespaces", json!({"include": ["Team"]})),
+            "spec.access.namespaces.include",
+        ),
+        (
+            with(
+                "access/namespaces",
+                json!({"selector": {"matchExpressions": [{"key": "team", "operator": "In"}]}}),
+            ),
+            "values belong to the operators In and NotIn",
+        ),
+        (with("priority", json!("high")), "spec.priority"),
+        (
+            with("hots", json!("registry.example.com")),
+            "unknown field \"spec.hots\"",
+        ),
+    ];
+    for (spec, words) in &examples {
+        let outcome = registry("bad", spec).by(&server.client()).await;
+        assert!(
+            matches!(outcome.code, 400 | 422) && outcome.text.contains(words),
+            "{spec}: expected the words {words:?}: {outcome:?}"
+        );
+    }
+    let long = "a".repeat(64);
+    let outcome = registry(&long, &private()).by(&server.client()).await;
+    assert!(
+        outcome.code == 422 && outcome.text.contains("at most 63 characters"),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_filled_in() {
+    let server = lease().await;
+    let outcome = registry("plain", &private()).by(&server.client()).await;
+    let stored: Value = serde_json::from_str(&outcome.text).unwrap();
+    assert_eq!(stored["spec"]["type"], "Private");
+    assert_eq!(stored["spec"]["priority"], 0);
+    assert_eq!(stored["spec"]["auth"]["basic"]["usernameKey"], "username");
+    assert_eq!(stored["spec"]["auth"]["basic"]["passwordKey"], "password");
+    assert_eq!(
+        stored["spec"]["provider"],
+        Value::Null,
+        "it is inferred, not stored"
+    );
+}
+
+#[tokio::test]
+async fn a_status_is_no_way_to_change_a_spec() {
+    let server = lease().await;
+    let made = registry("kept", &private()).by(&server.client()).await;
+    assert!(made.succeeded(), "{made:?}");
+    let patch = json!({"spec": {"host": "evil.example.com"}, "status": {"namespaces": {"selected": 3, "synced": 2, "failed": 1}}});
+    let patched = Attempt::merge(format!("{REGISTRIES}/kept/status"), &patch)
+        .by(&server.client())
+        .await;
+    assert!(patched.succeeded(), "{patched:?}");
+    let stored: Value = serde_json::from_str(&patched.text).unwrap();
+    assert_eq!(stored["spec"]["host"], "registry.example.com");
+    assert_eq!(stored["status"]["namespaces"]["selected"], 3);
+}
+
+async fn kubectl(server: &Lease, arguments: &[&str]) -> String {
+    server.cluster().kubectl(arguments).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_short_name_and_the_category_lead_to_a_table() {
+    let server = lease().await;
+    let made = registry("acme", &private()).by(&server.client()).await;
+    assert!(made.succeeded(), "{made:?}");
+    for word in ["preg", "registries", "pullpass"] {
+        let table = kubectl(&server, &["get", word]).await;
+        let header = table.lines().next().unwrap_or_default();
+        for column in [
+            "NAME", "HOST", "READY", "REASON", "SELECTED", "SYNCED", "AGE",
+        ] {
+            assert!(
+                header.contains(column),
+                "get {word}: no {column} in {header:?}"
+            );
+        }
+        assert!(
+            table.contains("registry.example.com"),
+            "get {word}: {table}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn explain_reads_like_documentation() {
+    let server = lease().await;
+    for (field, words) in [
+        ("preg", "One image registry"),
+        (
+            "preg.spec.host",
+            "host[:port][/path prefix], without a scheme",
+        ),
+        ("preg.spec.auth", "exactly one of its fields"),
+        (
+            "preg.spec.access",
+            "Which clusters and which of their namespaces may use the registry",
+        ),
+        ("preg.spec.access.namespaces.include", "Names of namespaces"),
+        ("preg.spec.priority", "the higher priority wins"),
+        (
+            "preg.status.conditions",
+            "Ready: every selected namespace can pull",
+        ),
+        ("pullaccess", "What this namespace may pull with"),
+        (
+            "pullaccess.secret.state",
+            "Blocked: it cannot be written at present",
+        ),
+    ] {
+        let text = kubectl(&server, &["explain", field]).await;
+        // kubectl wraps lines
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains(words), "{field}: no {words:?} in {text}");
+    }
+    let every_field = kubectl(&server, &["explain", "preg.spec.access"]).await;
+    assert!(!every_field.contains("<no description>"), "{every_field}");
+}
+
+#[test]
+fn the_checked_in_definitions_are_those_of_the_types() {
+    let directory = pullpass_harness::chart::definitions_directory();
+    let mut generated = pullpass_api::definitions::definitions().unwrap();
+    let mut stored = pullpass_harness::chart::definitions();
+    assert_eq!(stored.len(), generated.len(), "in {}", directory.display());
+    generated.sort_by_key(|crd| crd.metadata.name.clone());
+    stored.sort_by_key(|crd| crd.metadata.name.clone());
+    for (generated, stored) in generated.iter().zip(&stored) {
+        let stored = serde_json::to_value(stored).unwrap();
+        let expected = serde_json::to_value(generated).unwrap();
+        assert_eq!(
+            stored["spec"], expected["spec"],
+            "run make generate: {:?}",
+            generated.metadata.name
+        );
+    }
+}

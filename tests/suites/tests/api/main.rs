@@ -1,0 +1,11 @@
+//! Tests against a real API server, which has the built-in controllers and no node. One module a subject.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod crds;
+mod fence;
+mod reviews;
