@@ -338,3 +338,416 @@ fn into_owned(pod: PodCreation<'_>) -> PodCreation<'static> {
         images: pod.images.into_iter().map(owned).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::sample::{
+        NAMESPACE, captured, decider, deliver, enforce_mountable_secrets, listed, make,
+        patient_decider, registry, settled,
+    };
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+    use pullpass_core::registry::{Injection, Registry};
+    use pullpass_core::selector::{Requirement, Selector};
+    use rstest::rstest;
+    use serde_json::{Value, json};
+    use std::collections::BTreeMap;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn answer_to(decider: &Decider, body: &[u8]) -> Value {
+        let answer = decider.answer(body, None).await.unwrap();
+        serde_json::from_slice(&answer).unwrap()
+    }
+
+    fn reason(answer: &Value) -> &str {
+        let response = &answer["response"];
+        assert_eq!(response["allowed"], true);
+        assert_eq!(
+            response.get("patch").is_some(),
+            response.get("patchType").is_some()
+        );
+        response["auditAnnotations"]["reason"].as_str().unwrap()
+    }
+
+    /// The pod of a review after its patch.
+    fn patched(body: &[u8], answer: &Value) -> Value {
+        let review: Value = serde_json::from_slice(body).unwrap();
+        assert_eq!(answer["response"]["uid"], review["request"]["uid"]);
+        let mut pod = review["request"]["object"].clone();
+        if let Some(patch) = answer["response"]["patch"].as_str() {
+            let patch: json_patch::Patch =
+                serde_json::from_slice(&STANDARD.decode(patch).unwrap()).unwrap();
+            json_patch::patch(&mut pod, &patch).unwrap();
+        }
+        pod
+    }
+
+    fn pull_secrets(pod: &Value) -> Vec<&str> {
+        let list = pod["spec"]["imagePullSecrets"].as_array();
+        list.into_iter()
+            .flatten()
+            .map(|reference| reference["name"].as_str().unwrap())
+            .collect()
+    }
+
+    #[rstest]
+    #[case("small", "Injected", &["pullpass"])]
+    #[case("typical", "Injected", &["pullpass"])]
+    #[case("big", "Injected", &["pullpass"])]
+    #[case("dry-run", "Injected", &["pullpass"])]
+    #[case("opted-out", "PodOptedOut", &[])]
+    #[case("mirror", "MirrorPod", &[])]
+    #[tokio::test]
+    async fn captured_reviews_are_decided(
+        #[case] name: &str,
+        #[case] expected: &str,
+        #[case] names: &[&str],
+    ) {
+        let body = captured(name);
+        let answer = answer_to(&decider(&settled()), &body).await;
+        assert_eq!(reason(&answer), expected);
+        assert_eq!(pull_secrets(&patched(&body, &answer)), names);
+    }
+
+    #[tokio::test]
+    async fn a_pods_own_pull_secrets_stay_first() {
+        let body = captured("own-pull-secrets");
+        let answer = answer_to(&decider(&settled()), &body).await;
+        let before: Value = serde_json::from_slice(&body).unwrap();
+        let mut expected = pull_secrets(&before["request"]["object"]);
+        assert!(!expected.is_empty());
+        expected.push("pullpass");
+        assert_eq!(pull_secrets(&patched(&body, &answer)), expected);
+    }
+
+    #[tokio::test]
+    async fn an_account_that_enforces_mountable_secrets_is_left_alone_with_advice() {
+        let state = settled();
+        enforce_mountable_secrets(&state, "default");
+        let answer = answer_to(&decider(&state), &captured("small")).await;
+        assert_eq!(reason(&answer), "MountableSecretsEnforced");
+        let warning = answer["response"]["warnings"][0].as_str().unwrap();
+        assert!(warning.contains("imagePullSecrets"), "{warning}");
+    }
+
+    #[tokio::test]
+    async fn before_everything_is_listed_nothing_is_decided() {
+        let state = Arc::new(State::new(Default::default()));
+        let answer = answer_to(&decider(&state), &captured("small")).await;
+        assert_eq!(reason(&answer), "NotReady");
+    }
+
+    fn changed(name: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+        let mut review: Value = serde_json::from_slice(&captured(name)).unwrap();
+        change(&mut review["request"]);
+        serde_json::to_vec(&review).unwrap()
+    }
+
+    #[rstest]
+    #[case(changed("small", |request| request["operation"] = json!("UPDATE")), "NotAPodCreation")]
+    #[case(changed("small", |request| request["namespace"] = json!("")), "UnreadableReview")]
+    #[case(changed("small", |request| request["object"]["spec"] = json!(7)), "UnreadableReview")]
+    #[tokio::test]
+    async fn nonsense_is_allowed_unchanged(#[case] body: Vec<u8>, #[case] expected: &str) {
+        let answer = answer_to(&decider(&settled()), &body).await;
+        assert_eq!(reason(&answer), expected);
+        assert!(answer["response"].get("patch").is_none());
+    }
+
+    /// The answer and how long it took.
+    async fn timed(decider: &Decider, body: &[u8]) -> (String, Duration) {
+        let started = Instant::now();
+        let answer = answer_to(decider, body).await;
+        (reason(&answer).to_owned(), started.elapsed())
+    }
+
+    fn about(expected: Duration, took: Duration) -> bool {
+        // the timer's own resolution
+        took >= expected && took <= expected + Duration::from_millis(2)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_young_namespaces_secret_is_waited_for_and_answers_at_once() {
+        let state = listed([registry("acme", &["*"])]);
+        make(&state, &[]);
+        let decider = decider(&state);
+        let controller = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            deliver(&state, SecretState::Written);
+        };
+        let body = captured("small");
+        let ((reason, took), ()) = tokio::join!(timed(&decider, &body), controller);
+        assert_eq!(reason, "Injected");
+        assert!(about(Duration::from_millis(300), took), "{took:?}");
+        assert_eq!(decider.metrics.waiting.get(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_bound_the_name_is_appended_anyway_and_nobody_waits_again() {
+        let state = listed([registry("acme", &["*"])]);
+        make(&state, &[]);
+        let decider = decider(&state);
+        let body = captured("small");
+        let (together, also) = tokio::join!(timed(&decider, &body), timed(&decider, &body));
+        for (reason, took) in [together, also] {
+            assert_eq!(reason, "InjectedAhead");
+            assert!(about(SECOND, took), "{took:?}");
+        }
+        let (reason, took) = timed(&decider, &body).await;
+        assert_eq!((reason.as_str(), took), ("InjectedAhead", Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_namespace_is_waited_for_and_then_its_secret() {
+        let state = listed([registry("acme", &["*"])]);
+        let decider = decider(&state);
+        let cluster = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            make(&state, &[]);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            deliver(&state, SecretState::Written);
+        };
+        let body = captured("small");
+        let ((reason, took), ()) = tokio::join!(timed(&decider, &body), cluster);
+        assert_eq!(reason, "Injected");
+        assert!(about(Duration::from_millis(400), took), "{took:?}");
+    }
+
+    fn labelled_only() -> Registry {
+        let mut registry = registry("acme", &["*"]);
+        registry.namespaces.selector = Selector::new([Requirement::Exists("pull".into())]);
+        registry
+    }
+
+    #[rstest]
+    #[case(&[("pull", "")], "Injected", 200)]
+    #[case(&[], "NothingGranted", 100)]
+    #[case(&[("pull", ""), ("pullpass.dev/inject", "false")], "NamespaceOptedOut", 100)]
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_namespaces_labels_are_waited_for(
+        #[case] labels: &[(&str, &str)],
+        #[case] expected: &str,
+        #[case] millis: u64,
+    ) {
+        let state = listed([labelled_only()]);
+        let decider = decider(&state);
+        let cluster = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            make(&state, labels);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            deliver(&state, SecretState::Written);
+        };
+        let body = captured("small");
+        let ((reason, took), ()) = tokio::join!(timed(&decider, &body), cluster);
+        assert_eq!(reason, expected);
+        assert!(about(Duration::from_millis(millis), took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_namespace_that_stays_unknown_the_name_decides() {
+        let body = captured("small");
+        for (registry, expected) in [
+            (registry("acme", &["sh*"]), "InjectedAhead"),
+            (labelled_only(), "NamespaceUnknown"),
+        ] {
+            let decider = decider(&listed([registry]));
+            let (reason, took) = timed(&decider, &body).await;
+            assert_eq!(reason, expected);
+            assert!(about(SECOND, took), "{took:?}");
+            let (reason, took) = timed(&decider, &body).await;
+            assert_eq!((reason.as_str(), took), (expected, Duration::ZERO));
+        }
+    }
+
+    #[rstest]
+    #[case::dry_run(captured("dry-run"), vec![registry("acme", &["*"])], "InjectedAhead")]
+    #[case::opted_out(captured("opted-out"), vec![registry("acme", &["*"])], "PodOptedOut")]
+    #[case::mirror(captured("mirror"), vec![registry("acme", &["*"])], "MirrorPod")]
+    #[case::nothing_granted(captured("small"), vec![registry("acme", &["other"])], "NothingGranted")]
+    #[case::no_registries(captured("small"), vec![], "NothingGranted")]
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_what_will_not_come(
+        #[case] body: Vec<u8>,
+        #[case] registries: Vec<Registry>,
+        #[case] expected: &str,
+        #[values(true, false)] is_known: bool,
+    ) {
+        let state = listed(registries);
+        if is_known {
+            make(&state, &[]);
+        }
+        let (reason, took) = timed(&decider(&state), &body).await;
+        assert_eq!((reason.as_str(), took), (expected, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_blocked_secret_is_not_waited_for() {
+        let state = listed([registry("acme", &["*"])]);
+        make(&state, &[]);
+        deliver(&state, SecretState::Blocked);
+        let (reason, took) = timed(&decider(&state), &captured("small")).await;
+        assert_eq!((reason.as_str(), took), ("InjectedAhead", Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_namespace_is_not_waited_for() {
+        let state = listed([registry("acme", &["*"])]);
+        make(&state, &[]);
+        tokio::time::advance(crate::state::namespaces::YOUTH).await;
+        let (reason, took) = timed(&decider(&state), &captured("small")).await;
+        assert_eq!((reason.as_str(), took), ("InjectedAhead", Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_callers_patience_is_the_bound_where_it_is_shorter() {
+        let decider = decider(&listed([registry("acme", &["*"])]));
+        let started = Instant::now();
+        let limit = Some(started + SECOND / 4);
+        decider.answer(captured("small"), limit).await.unwrap();
+        assert!(about(SECOND / 4, started.elapsed()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_wait() {
+        let state = listed([registry("acme", &["*"])]);
+        make(&state, &[]);
+        let decider = patient_decider(&state, SECOND, 1);
+        let body = captured("small");
+        let mut took = [
+            timed(&decider, &body),
+            timed(&decider, &body),
+            timed(&decider, &body),
+        ]
+        .into_iter()
+        .collect::<futures::stream::FuturesUnordered<_>>();
+        let mut waited = 0;
+        while let Some((reason, took)) = futures::StreamExt::next(&mut took).await {
+            assert_eq!(reason, "InjectedAhead");
+            waited += usize::from(took > Duration::ZERO);
+        }
+        assert_eq!(waited, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_huge_pod_is_not_held_in_memory_to_wait() {
+        let names: Vec<Value> = (0..10_000)
+            .map(|n| json!({"name": format!("secret-{n}")}))
+            .collect();
+        let body = changed("small", |request| {
+            request["object"]["spec"]["imagePullSecrets"] = names.into();
+        });
+        let (reason, took) = timed(&decider(&listed([registry("acme", &["*"])])), &body).await;
+        assert_eq!((reason.as_str(), took), ("InjectedAhead", Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_hangs_up_leaves_nothing_behind() {
+        let state = listed([registry("acme", &["*"])]);
+        let decider = decider(&state);
+        let asked = decider.answer(captured("small"), None);
+        assert!(tokio::time::timeout(SECOND / 2, asked).await.is_err());
+        assert_eq!(decider.metrics.waiting.get(), 0);
+        assert_eq!(decider.waiters.available_permits(), 16);
+        assert!(state.namespaces.is_empty());
+        make(&state, &[]);
+        deliver(&state, SecretState::Written);
+        let (reason, _) = timed(&decider, &captured("small")).await;
+        assert_eq!(reason, "Injected");
+    }
+
+    #[tokio::test]
+    async fn names_that_namespaces_hold_and_images_count() {
+        let mut held = registry("held", &["*"]);
+        held.credential = CredentialKind::HeldByNamespace {
+            pull_secret: "regcred".into(),
+        };
+        let mut elsewhere = registry("elsewhere", &["*"]);
+        elsewhere.key =
+            Some(pullpass_core::key::RegistryKey::parse("elsewhere.example.com").unwrap());
+        elsewhere.injection = Injection::WhenImageMatches;
+        let state = listed([held, elsewhere.clone()]);
+        make(&state, &[]);
+        let body = captured("small");
+        let answer = answer_to(&decider(&state), &body).await;
+        assert_eq!(pull_secrets(&patched(&body, &answer)), ["regcred"]);
+
+        let state = listed([elsewhere]);
+        make(&state, &[]);
+        deliver(&state, SecretState::Written);
+        let answer = answer_to(&decider(&state), &body).await;
+        assert_eq!(reason(&answer), "NoImageMatches");
+        let volume = json!([{"name": "v", "image": {"reference": "elsewhere.example.com/a:1"}}]);
+        let body = changed("small", |request| {
+            request["object"]["spec"]["volumes"] = volume;
+        });
+        let answer = answer_to(&decider(&state), &body).await;
+        assert_eq!(pull_secrets(&patched(&body, &answer)), ["pullpass"]);
+    }
+
+    fn any_pod() -> impl Strategy<Value = Value> {
+        let name = prop_oneof![Just("pullpass".to_owned()), "[a-z]{1,6}"];
+        let list = prop_oneof![
+            Just(None),
+            Just(Some(Value::Null)),
+            prop::collection::vec(name, 0..4)
+                .prop_map(|names| Some(names.iter().map(|name| json!({"name": name})).collect())),
+        ];
+        let labels = prop::collection::btree_map(
+            prop_oneof![Just("pullpass.dev/inject".to_owned()), "[a-z]{1,5}"],
+            prop_oneof![Just("false".to_owned()), "[a-z]{0,5}"],
+            0..3,
+        );
+        let annotations: BoxedStrategy<BTreeMap<String, String>> = prop_oneof![
+            4 => Just(BTreeMap::new()),
+            1 => Just([("kubernetes.io/config.mirror".to_owned(), "h".to_owned())].into()),
+        ]
+        .boxed();
+        (list, labels, annotations).prop_map(|(list, labels, annotations)| {
+            let mut pod = json!({
+                "metadata": {"labels": labels, "annotations": annotations},
+                "spec": {"containers": [{"name": "c", "image": "i"}]},
+            });
+            if let Some(list) = list {
+                pod["spec"]["imagePullSecrets"] = list;
+            }
+            pod
+        })
+    }
+
+    proptest! {
+        /// Nothing changes but the list; what was in it stays in order; and what was changed is changed once.
+        #[test]
+        fn injecting_is_idempotent_and_touches_nothing_else(pod in any_pod()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let decider = decider(&settled());
+                let body = changed("small", |request| request["object"] = pod.clone());
+                let once = patched(&body, &answer_to(&decider, &body).await);
+                let names = pull_secrets(&once);
+                let before = pull_secrets(&pod);
+                prop_assert_eq!(&names[..before.len()], &before[..]);
+                prop_assert!(names.len() <= before.len() + 1);
+
+                let mut others = [pod.clone(), once.clone()];
+                for pod in &mut others {
+                    pod["spec"].as_object_mut().unwrap().remove("imagePullSecrets");
+                }
+                prop_assert_eq!(&others[0], &others[1]);
+
+                let body = changed("small", |request| request["object"] = once.clone());
+                let again = answer_to(&decider, &body).await;
+                prop_assert!(again["response"].get("patch").is_none());
+                Ok(())
+            })?;
+        }
+    }
+
+    #[test]
+    fn the_namespace_of_the_captured_reviews_is_the_sample_s() {
+        let review: Value = serde_json::from_slice(&captured("small")).unwrap();
+        assert_eq!(review["request"]["namespace"], NAMESPACE);
+    }
+}

@@ -272,6 +272,22 @@ impl Namespaces {
         }
     }
 
+    /// Whether a request waits for the namespace.
+    #[cfg(test)]
+    pub(crate) fn is_waited_for(&self, name: &str) -> bool {
+        let table = self.read();
+        table
+            .rows
+            .get(name)
+            .is_some_and(|row| row.changed.is_some())
+    }
+
+    /// Whether nothing is kept.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read().rows.is_empty()
+    }
+
     // A panic while the lock was held has left each row whole.
     fn read(&self) -> RwLockReadGuard<'_, Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
