@@ -34,5 +34,5 @@ func (c Cluster) stopComponent(s state, name string) error {
 	if err != nil {
 		return err
 	}
-	return process.Stop(process.Component(processes, wanted.Name, wanted.Program), 20*time.Second)
+	return process.Stop(process.Component(processes, wanted.Name, wanted.Program), 5*time.Second)
 }
