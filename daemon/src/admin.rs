@@ -109,3 +109,136 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         Err(unready) => (StatusCode::SERVICE_UNAVAILABLE, format!("{unready}\n")).into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn admin() -> Admin {
+        Admin {
+            registry: metrics::registry("test", "0").unwrap(),
+            readiness: Readiness::new(),
+            liveness: Liveness::new(),
+        }
+    }
+
+    async fn get(admin: &Admin, path: &str) -> (u16, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = router(admin.clone()).oneshot(request).await.unwrap();
+        let status = answer.status().as_u16();
+        (
+            status,
+            String::from_utf8(
+                to_bytes(answer.into_body(), 1 << 20)
+                    .await
+                    .unwrap()
+                    .to_vec(),
+            )
+            .unwrap(),
+        )
+    }
+
+    #[tokio::test]
+    async fn readiness_names_what_is_awaited() {
+        let admin = admin();
+        let guard = admin.readiness.register("registries");
+        assert_eq!(
+            get(&admin, "/readyz").await,
+            (503, "awaiting: registries\n".to_owned())
+        );
+        drop(guard);
+        assert_eq!(get(&admin, "/readyz").await, (200, "ok\n".to_owned()));
+        admin.readiness.withdraw();
+        assert_eq!(
+            get(&admin, "/readyz").await,
+            (503, "shutting down\n".to_owned())
+        );
+        assert_eq!(get(&admin, "/livez").await.0, 200, "not ready is not dead");
+    }
+
+    #[tokio::test]
+    async fn liveness_names_what_has_failed() {
+        let admin = admin();
+        admin
+            .liveness
+            .register("watches", || Err("no answer".to_owned()));
+        assert_eq!(
+            get(&admin, "/livez").await,
+            (503, "watches: no answer\n".to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn metrics_are_told_and_nothing_else_is_there() {
+        let admin = admin();
+        let (status, text) = get(&admin, "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(text.contains("pullpass_build_info"), "{text}");
+        assert_eq!(get(&admin, "/").await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn it_serves_on_the_port_it_got_until_it_is_stopped() {
+        let stop = CancellationToken::new();
+        let (address, serving) =
+            bind("127.0.0.1:0".parse().unwrap(), admin(), stop.clone()).unwrap();
+        assert_ne!(address.port(), 0);
+        let server = tokio::spawn(serving);
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        stop.cancel();
+        server.await.unwrap().unwrap();
+        assert_eq!(
+            idle.read(&mut [0; 8]).await.unwrap_or(0),
+            0,
+            "an idle connection does not hold it up"
+        );
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_header_that_does_not_end_is_not_waited_for() {
+        let stop = CancellationToken::new();
+        let (address, serving) =
+            bind("127.0.0.1:0".parse().unwrap(), admin(), stop.clone()).unwrap();
+        let server = tokio::spawn(serving);
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET /livez HTTP/1.1\r\nHost:")
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        // ends only if the server hangs up
+        let _ = slow.read_to_end(&mut answer).await;
+        assert!(
+            !answer.starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+        stop.cancel();
+        server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_an_error() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let again = bind(
+            taken.local_addr().unwrap(),
+            admin(),
+            CancellationToken::new(),
+        );
+        assert_eq!(again.err().unwrap().kind(), io::ErrorKind::AddrInUse);
+    }
+}

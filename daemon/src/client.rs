@@ -120,3 +120,132 @@ fn bounded(client: &Client) -> Result<Client, ClientError> {
         });
     Ok(Client::new(service, namespace).with_valid_until(valid_until))
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Api;
+    use kube::api::WatchParams;
+    use serde_json::json;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::error::chain;
+    use crate::scripted::ScriptedApi;
+
+    fn api() -> (Api<ConfigMap>, ScriptedApi) {
+        let (client, api) = ScriptedApi::start();
+        (Api::default_namespaced(bounded(&client).unwrap()), api)
+    }
+
+    fn object() -> serde_json::Value {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_requests_wait_as_long_as_the_server_says() {
+        let (objects, mut api) = api();
+        let asked = tokio::spawn(async move { objects.get("a").await });
+        let first = Instant::now();
+        api.next().await.stream(429, &[("Retry-After", "7")]);
+        let second = api.next().await;
+        assert_eq!(first.elapsed().as_secs(), 7);
+        second.json(200, &object());
+        assert_eq!(
+            asked.await.unwrap().unwrap().metadata.name.as_deref(),
+            Some("a")
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unavailable_server_is_reported_within_seconds() {
+        let (objects, mut api) = api();
+        let asked = tokio::spawn(async move { objects.get("a").await });
+        let first = Instant::now();
+        for _ in 0..=RETRIES {
+            api.next().await.refuse(503);
+        }
+        let error = asked.await.unwrap().unwrap_err();
+        assert!(matches!(error, kube::Error::Api(status) if status.code == 503));
+        assert!(
+            first.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            first.elapsed()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_an_error_after_half_a_minute() {
+        let (objects, mut api) = api();
+        let same = objects.clone();
+        let asked = tokio::spawn(async move { same.get("a").await });
+        let held = api.next().await;
+        let error = chain(&asked.await.unwrap().unwrap_err());
+        assert!(
+            error.contains("no answer from the API server for 30 s"),
+            "{error}"
+        );
+        drop(held);
+
+        let asked = tokio::spawn(async move { objects.get("a").await });
+        let half = api.next().await.stream(200, &[]);
+        half.send("{\"apiVersion\":");
+        let error = chain(&asked.await.unwrap().unwrap_err());
+        assert!(error.contains("stopped half-way for 30 s"), "{error}");
+        assert!(half.is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_may_be_silent() {
+        let (objects, mut api) = api();
+        let asked = tokio::spawn(async move {
+            objects
+                .watch(&WatchParams::default(), "1")
+                .await
+                .map(Box::pin)
+        });
+        let stream = api.next().await.stream(200, &[]);
+        let events = asked.await.unwrap().unwrap();
+        tokio::time::sleep(BODY_IDLE_TIMEOUT * 5).await;
+        assert!(!stream.is_closed());
+        drop(events);
+    }
+
+    #[tokio::test]
+    async fn the_server_is_told_who_asks() {
+        let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router =
+            axum::Router::new().fallback(move |request: axum::extract::Request| async move {
+                sender
+                    .send(request.headers()[USER_AGENT].to_str().unwrap().to_owned())
+                    .unwrap();
+                http::StatusCode::NOT_FOUND
+            });
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let config = Config::new(format!("http://{address}").parse().unwrap());
+        let client = from_config("webhook", "1.2.3", config).unwrap();
+        assert!(client.apiserver_version().await.is_err());
+        assert_eq!(seen.recv().await.unwrap(), "pullpass-webhook/1.2.3");
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_not_there_is_named() {
+        let error = connect("x", "1", Some(Path::new("/nowhere/kubeconfig")))
+            .await
+            .err()
+            .expect("no such file");
+        assert!(
+            chain(&error).contains("/nowhere/kubeconfig"),
+            "{}",
+            chain(&error)
+        );
+        let config = Config::new("http://127.0.0.1:1".parse().unwrap());
+        let error = from_config("two\nlines", "1", config)
+            .err()
+            .expect("no header value");
+        assert!(matches!(error, ClientError::UserAgent(_)));
+    }
+}

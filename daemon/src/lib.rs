@@ -14,6 +14,8 @@ pub mod limit;
 pub mod metrics;
 pub mod readiness;
 mod run;
+#[cfg(test)]
+mod scripted;
 pub mod shutdown;
 pub mod telemetry;
 pub mod watch;

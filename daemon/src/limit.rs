@@ -116,3 +116,48 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for LimitedStream<T> {
         self.inner.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum_server::accept::DefaultAcceptor;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_is_held_as_long_as_the_connection() {
+        let acceptor = LimitedAcceptor::new(DefaultAcceptor::new(), 2);
+        let accept = || {
+            let (near, far) = duplex(64);
+            (acceptor.accept(far, ()), near)
+        };
+        let (first, mut near) = accept();
+        let (mut first, ()) = first.await.unwrap();
+        let (second, _second_near) = accept();
+        let second = second.await.unwrap();
+        assert_eq!(acceptor.free(), 0);
+
+        let (refused, mut refused_near) = accept();
+        assert_eq!(
+            refused.await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+        assert_eq!(
+            refused_near.read(&mut [0; 8]).await.unwrap(),
+            0,
+            "closed at once"
+        );
+
+        near.write_all(b"ping").await.unwrap();
+        let mut heard = [0; 4];
+        first.read_exact(&mut heard).await.unwrap();
+        first.write_all(b"pong").await.unwrap();
+        near.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"pong");
+
+        drop(second);
+        assert_eq!(acceptor.free(), 1);
+        let (third, _third_near) = accept();
+        assert!(third.await.is_ok());
+    }
+}

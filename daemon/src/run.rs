@@ -151,3 +151,99 @@ fn complain(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "error: {}", chain(error));
     ExitCode::FAILURE
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use futures::{StreamExt, stream};
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::scripted::ScriptedApi;
+    use crate::shutdown::Stage;
+
+    const DRAIN: Drain = Drain {
+        grace: Duration::ZERO,
+        deadline: Duration::from_secs(5),
+    };
+
+    async fn supervised<F: Future<Output = Result<(), BoxError>>>(
+        signals: impl Stream<Item = &'static str> + Unpin,
+        start: impl FnOnce(Context) -> F,
+    ) -> Result<Ending, BoxError> {
+        let (client, _api) = ScriptedApi::start();
+        supervise(
+            "test",
+            "0",
+            client,
+            "127.0.0.1:0".parse().unwrap(),
+            DRAIN,
+            signals,
+            start,
+        )
+        .await
+    }
+
+    #[tokio::test]
+    async fn ready_after_start_and_gone_after_a_signal() {
+        let (signal, signalled) = oneshot::channel();
+        let signals = Box::pin(stream::once(signalled).map(|_: Result<(), _>| "SIGTERM"));
+        let ending = supervised(signals, |context| async move {
+            let stop = context.tasks.stop(Stage::Work);
+            assert!(context.readiness.check().is_err(), "still starting");
+            let readiness = context.readiness.clone();
+            context
+                .tasks
+                .spawn::<Infallible>(Stage::Work, "loop", async move {
+                    readiness.ready().await;
+                    signal.send(()).unwrap();
+                    stop.cancelled().await;
+                    Ok(())
+                });
+            Ok(())
+        })
+        .await;
+        assert_eq!(ending.unwrap(), Ending::Orderly);
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_heeded_while_starting() {
+        let signals = stream::iter(["SIGTERM"]).chain(stream::pending());
+        let ending = supervised(signals, |_| std::future::pending()).await;
+        assert_eq!(ending.unwrap(), Ending::Orderly);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_start_says_why() {
+        let failed = supervised(stream::pending(), |_| async {
+            Err("no certificate".into())
+        })
+        .await;
+        assert_eq!(failed.unwrap_err().to_string(), "no certificate");
+    }
+
+    #[derive(Debug, Parser)]
+    struct Config {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn flags_have_defaults_and_are_checked() {
+        let defaults = Config::try_parse_from(["test"]).unwrap().options;
+        assert_eq!(defaults.admin_listen.port(), 8080);
+        assert_eq!(defaults.log_format, LogFormat::Text);
+        let given = Config::try_parse_from([
+            "test",
+            "--log-format",
+            "json",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ])
+        .unwrap();
+        assert_eq!(given.options.log_format, LogFormat::Json);
+        assert!(Config::try_parse_from(["test", "--admin-listen", "nonsense"]).is_err());
+    }
+}

@@ -278,3 +278,172 @@ pub fn signals() -> io::Result<impl Stream<Item = &'static str> + Unpin> {
     let interrupt = received(SignalKind::interrupt(), "SIGINT")?;
     Ok(Box::pin(futures::stream::select(terminate, interrupt)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tokio::sync::mpsc::UnboundedSender;
+
+    use super::*;
+
+    const DRAIN: Drain = Drain {
+        grace: Duration::from_secs(5),
+        deadline: Duration::from_secs(25),
+    };
+
+    struct Process {
+        tasks: Tasks,
+        readiness: Readiness,
+        signals: UnboundedSender<&'static str>,
+        ending: tokio::task::JoinHandle<Ending>,
+        started: Instant,
+    }
+
+    impl Process {
+        fn start() -> Self {
+            let (tasks, supervisor) = Tasks::new();
+            let readiness = Readiness::new();
+            let (sender, mut received) = mpsc::unbounded_channel();
+            let received = futures::stream::poll_fn(move |context| received.poll_recv(context));
+            let ready = readiness.clone();
+            let ending = tokio::spawn(async move { supervisor.run(received, &ready, DRAIN).await });
+            Self {
+                tasks,
+                readiness,
+                signals: sender,
+                ending,
+                started: Instant::now(),
+            }
+        }
+
+        fn signal(&self) {
+            self.signals.send("SIGTERM").unwrap();
+        }
+    }
+
+    /// A task that takes `needs` to finish once it is told to stop, and then says so.
+    fn obedient(
+        process: &Process,
+        stage: Stage,
+        name: &'static str,
+        needs: Duration,
+        log: &UnboundedSender<(&'static str, Duration)>,
+    ) {
+        let (stop, started, log) = (process.tasks.stop(stage), process.started, log.clone());
+        process.tasks.spawn::<Infallible>(stage, name, async move {
+            stop.cancelled().await;
+            tokio::time::sleep(needs).await;
+            log.send((name, started.elapsed())).unwrap();
+            Ok(())
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stages_end_one_after_another() {
+        let process = Process::start();
+        let (log, mut said) = mpsc::unbounded_channel();
+        let second = Duration::from_secs(1);
+        obedient(&process, Stage::Observe, "admin", Duration::ZERO, &log);
+        obedient(&process, Stage::Work, "watch", second, &log);
+        obedient(&process, Stage::Serve, "server", 3 * second, &log);
+        obedient(&process, Stage::Serve, "other server", 2 * second, &log);
+        assert_eq!(process.readiness.check(), Ok(()));
+        process.signal();
+        tokio::time::sleep(second).await;
+        assert!(
+            process.readiness.check().is_err(),
+            "not ready while it still accepts"
+        );
+        assert!(said.is_empty());
+        assert_eq!(process.ending.await.unwrap(), Ending::Orderly);
+        let mut order = Vec::new();
+        while let Ok((name, at)) = said.try_recv() {
+            order.push((name, at.as_secs()));
+        }
+        assert_eq!(
+            order,
+            [
+                ("other server", 7),
+                ("server", 8),
+                ("watch", 9),
+                ("admin", 9)
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_finish_is_named_at_the_deadline() {
+        let process = Process::start();
+        let (log, mut said) = mpsc::unbounded_channel();
+        obedient(
+            &process,
+            Stage::Serve,
+            "server",
+            Duration::from_secs(3600),
+            &log,
+        );
+        obedient(&process, Stage::Work, "watch", Duration::ZERO, &log);
+        process.signal();
+        let ending = process.ending.await.unwrap();
+        assert_eq!(process.started.elapsed().as_secs(), 25);
+        assert_eq!(ending, Ending::Unfinished(vec!["server"]));
+        assert_eq!(ending.exit_code(), ExitCode::FAILURE);
+        // all the others are told all the same
+        assert_eq!(said.recv().await.unwrap().0, "watch");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_ends_it_at_once() {
+        let process = Process::start();
+        process.signal();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        process.signal();
+        assert_eq!(process.ending.await.unwrap(), Ending::Aborted);
+        assert_eq!(process.started.elapsed().as_secs(), 2);
+    }
+
+    async fn ends_with(
+        task: impl Future<Output = Result<(), BoxError>> + Send + 'static,
+    ) -> Ending {
+        let process = Process::start();
+        let (log, mut said) = mpsc::unbounded_channel();
+        obedient(&process, Stage::Work, "watch", Duration::ZERO, &log);
+        process.tasks.spawn(Stage::Serve, "server", task);
+        let ending = process.ending.await.unwrap();
+        assert_eq!(
+            said.recv().await.unwrap().0,
+            "watch",
+            "the others end in order"
+        );
+        assert!(process.readiness.check().is_err());
+        assert_eq!(ending.exit_code(), ExitCode::FAILURE);
+        ending
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_essential_task_takes_the_process_with_it() {
+        let ended = |reason: &str| Ending::TaskEnded {
+            name: "server",
+            reason: reason.to_owned(),
+        };
+        assert_eq!(ends_with(async { Ok(()) }).await, ended("it returned"));
+        assert_eq!(
+            ends_with(async { Err("port is gone".into()) }).await,
+            ended("port is gone")
+        );
+        assert_eq!(
+            ends_with(async { panic!("on purpose") }).await,
+            ended("it panicked")
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_to_send_signals_is_no_signal() {
+        let process = Process::start();
+        drop(process.signals);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(!process.ending.is_finished());
+        assert_eq!(process.readiness.check(), Ok(()));
+    }
+}

@@ -84,3 +84,73 @@ pub(crate) fn log_panics() {
         tracing::error!(error = %message, location, "panic: this is a bug in Pullpass, please report it");
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Captured {
+        fn lines(&self) -> Vec<String> {
+            String::from_utf8(self.0.lock().unwrap().clone())
+                .unwrap()
+                .lines()
+                .map(str::to_owned)
+                .collect()
+        }
+    }
+
+    fn logged(format: LogFormat, filter: &str) -> Vec<String> {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = subscriber(format, filter, move || writer.clone(), false).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(answer = 42, "said");
+            tracing::debug!("details");
+        });
+        captured.lines()
+    }
+
+    #[test]
+    fn json_lines_are_json() {
+        let lines = logged(LogFormat::Json, "info");
+        assert_eq!(lines.len(), 1);
+        let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        assert_eq!(line["message"], "said");
+        assert_eq!(line["answer"], 42);
+        assert_eq!(line["level"], "INFO");
+    }
+
+    #[test]
+    fn text_lines_are_filtered_too() {
+        assert!(logged(LogFormat::Text, "info")[0].ends_with("said answer=42"));
+        assert_eq!(logged(LogFormat::Text, "debug").len(), 2);
+        assert_eq!(
+            logged(LogFormat::Text, "warn,elsewhere=debug"),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_explained() {
+        let error = subscriber(LogFormat::Text, "a=b=c", io::sink, false)
+            .err()
+            .expect("no filter");
+        assert!(error.to_string().contains("info,kube=debug"), "{error}");
+    }
+}

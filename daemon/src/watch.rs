@@ -544,6 +544,8 @@ impl Reason {
 
     fn of_code(code: u16) -> Self {
         match code {
+            // kube reads a line that is no event as a status, and every field of a status may be left out
+            0 => Self::Decode,
             410 => Self::Gone,
             404 => Self::NotFound,
             429 => Self::Throttled,
@@ -564,3 +566,6 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
