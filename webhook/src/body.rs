@@ -19,8 +19,13 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Each mebibyte that did come buys so much more time, for large reviews over a busy link.
 const TIME_PER_MEBIBYTE: Duration = Duration::from_secs(1);
 
-/// The memory of all bodies that are being read or decided on, so that many large ones cannot exhaust that of the pod.
-const ALL_BODIES_BYTES: usize = 32 * 1024 * 1024;
+/// Up to this size a body is small, as all but a few reviews are.
+const SMALL_BODY_BYTES: usize = 128 * 1024;
+
+/// The memory of all small bodies together, and that of all others. Apart, so that large ones, which anybody can send,
+/// do not keep the others out; bounded, so that neither exhausts the memory of the pod.
+const SMALL_BODIES_BYTES: usize = 8 * 1024 * 1024;
+const LARGE_BODIES_BYTES: usize = 4 * MAX_BODY_BYTES;
 
 /// A body that says how long it is gets the room at once, but a lie shall not cost more than this.
 const FIRST_ROOM_BYTES: usize = 256 * 1024;
@@ -56,11 +61,17 @@ impl BodyError {
 
 /// The room that all bodies share. Clones share it too.
 #[derive(Clone, Debug)]
-pub(crate) struct BodyRoom(Arc<Semaphore>);
+pub(crate) struct BodyRoom {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
 
 impl Default for BodyRoom {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ALL_BODIES_BYTES)))
+        Self {
+            small: Arc::new(Semaphore::new(SMALL_BODIES_BYTES)),
+            large: Arc::new(Semaphore::new(LARGE_BODIES_BYTES)),
+        }
     }
 }
 
@@ -84,8 +95,12 @@ impl BodyRoom {
         if promised.lower() > MAX_BODY_BYTES as u64 {
             return Err(BodyError::TooLarge);
         }
+        let whole = promised
+            .exact()
+            .and_then(|bytes| usize::try_from(bytes).ok());
         let mut deadline = Instant::now() + BODY_TIMEOUT;
-        let mut room: Option<OwnedSemaphorePermit> = None;
+        let mut room = None;
+        let mut is_large = false;
         let mut first: Option<Bytes> = None;
         let mut joined = BytesMut::new();
         let mut length = 0;
@@ -100,10 +115,17 @@ impl BodyRoom {
             if length > MAX_BODY_BYTES {
                 return Err(BodyError::TooLarge);
             }
-            let taken = self.take(data.len(), deadline).await?;
-            match &mut room {
-                Some(room) => room.merge(taken),
-                None => room = Some(taken),
+            if length <= SMALL_BODY_BYTES {
+                let taken = take(&self.small, data.len(), deadline).await?;
+                match &mut room {
+                    None => room = Some(taken),
+                    Some(room) => room.merge(taken),
+                }
+            } else if !is_large {
+                // all of it at once: taken bit by bit, many half-read bodies could wait for each other
+                let most = whole.unwrap_or(MAX_BODY_BYTES);
+                room = Some(take(&self.large, most, deadline).await?);
+                is_large = true;
             }
             deadline += TIME_PER_MEBIBYTE.mul_f64(data.len() as f64 / f64::from(1 << 20));
             // small bodies come in one piece, which need not be copied
@@ -111,8 +133,8 @@ impl BodyRoom {
                 (None, true) => first = Some(data),
                 (None, false) => joined.extend_from_slice(&data),
                 (Some(start), _) => {
-                    let whole = usize::try_from(promised.lower()).unwrap_or(length);
-                    joined.reserve(whole.clamp(length, FIRST_ROOM_BYTES.max(length)));
+                    let room = whole.unwrap_or(length).min(FIRST_ROOM_BYTES).max(length);
+                    joined.reserve(room);
                     joined.extend_from_slice(&start);
                     joined.extend_from_slice(&data);
                 }
@@ -123,19 +145,17 @@ impl BodyRoom {
             _room: room,
         })
     }
+}
 
-    async fn take(
-        &self,
-        bytes: usize,
-        deadline: Instant,
-    ) -> Result<OwnedSemaphorePermit, BodyError> {
-        // never more than a frame, which is far below what the counter holds
-        let bytes = u32::try_from(bytes).map_err(|_| BodyError::TooLarge)?;
-        let taking = Arc::clone(&self.0).acquire_many_owned(bytes);
-        match timeout_at(deadline, taking).await {
-            Ok(Ok(taken)) => Ok(taken),
-            Ok(Err(_)) | Err(_) => Err(BodyError::NoRoom),
-        }
+async fn take(
+    room: &Arc<Semaphore>,
+    bytes: usize,
+    deadline: Instant,
+) -> Result<OwnedSemaphorePermit, BodyError> {
+    let bytes = u32::try_from(bytes).map_err(|_| BodyError::TooLarge)?;
+    match timeout_at(deadline, Arc::clone(room).acquire_many_owned(bytes)).await {
+        Ok(Ok(taken)) => Ok(taken),
+        Ok(Err(_)) | Err(_) => Err(BodyError::NoRoom),
     }
 }
 
@@ -151,6 +171,11 @@ mod tests {
         Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)))
     }
 
+    fn assert_all_is_given_back(room: &BodyRoom) {
+        assert_eq!(room.small.available_permits(), SMALL_BODIES_BYTES);
+        assert_eq!(room.large.available_permits(), LARGE_BODIES_BYTES);
+    }
+
     #[rstest]
     #[case(vec![])]
     #[case(vec![b"one".to_vec()])]
@@ -161,11 +186,7 @@ mod tests {
         let expected = parts.concat();
         let room = BodyRoom::default();
         assert_eq!(room.read(pieces(parts)).await.unwrap().bytes, expected);
-        assert_eq!(
-            room.0.available_permits(),
-            ALL_BODIES_BYTES,
-            "all room is given back"
-        );
+        assert_all_is_given_back(&room);
     }
 
     #[tokio::test]
@@ -179,7 +200,7 @@ mod tests {
             Ok::<_, Infallible>(vec![0; 1 << 16])
         }));
         assert_eq!(room.read(endless).await.unwrap_err(), BodyError::TooLarge);
-        assert_eq!(room.0.available_permits(), ALL_BODIES_BYTES);
+        assert_all_is_given_back(&room);
     }
 
     #[tokio::test(start_paused = true)]
@@ -205,22 +226,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_bodies_together_are_bounded() {
+    async fn large_bodies_are_bounded_together_and_leave_room_for_small_ones() {
         let room = BodyRoom::default();
+        let large = || Body::from(vec![0; MAX_BODY_BYTES]);
         let mut held = Vec::new();
-        for _ in 0..ALL_BODIES_BYTES / MAX_BODY_BYTES {
-            held.push(
-                room.read(Body::from(vec![0; MAX_BODY_BYTES]))
-                    .await
-                    .unwrap(),
-            );
+        for _ in 0..LARGE_BODIES_BYTES / MAX_BODY_BYTES {
+            held.push(room.read(large()).await.unwrap());
         }
-        let refused = room.read(Body::from(vec![0; MAX_BODY_BYTES])).await;
-        assert_eq!(refused.unwrap_err(), BodyError::NoRoom);
-        room.read(Body::from("small")).await.unwrap();
-        held.pop();
-        room.read(Body::from(vec![0; MAX_BODY_BYTES]))
+        assert_eq!(room.read(large()).await.unwrap_err(), BodyError::NoRoom);
+        room.read(Body::from(vec![0; SMALL_BODY_BYTES]))
             .await
             .unwrap();
+        let give_back = async {
+            tokio::time::sleep(BODY_TIMEOUT / 2).await;
+            held.pop();
+        };
+        let (read, ()) = tokio::join!(room.read(large()), give_back);
+        read.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_grows_beyond_small_takes_the_room_of_the_largest() {
+        let room = BodyRoom::default();
+        let parts = vec![vec![0; SMALL_BODY_BYTES], vec![0; 1]];
+        let held = room.read(pieces(parts)).await.unwrap();
+        assert_eq!(held.bytes.len(), SMALL_BODY_BYTES + 1);
+        assert_eq!(room.small.available_permits(), SMALL_BODIES_BYTES);
+        assert_eq!(
+            room.large.available_permits(),
+            LARGE_BODIES_BYTES - MAX_BODY_BYTES
+        );
+        drop(held);
+        assert_all_is_given_back(&room);
     }
 }
