@@ -396,3 +396,20 @@ async fn a_name_is_taken_once_and_a_watch_ends_when_told() {
     watched.task.await.unwrap();
     assert!(stream.is_closed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_fails_half_way_leaves_nothing_behind() {
+    for status in [410, 500] {
+        let mut watched = Watched::start();
+        watched
+            .list()
+            .await
+            .json(200, &page("10", &[object("gone", "1")], "next"));
+        watched.list().await.refuse(status);
+        let again = watched.list().await;
+        assert!(!again.query().contains_key("continue"));
+        assert!(watched.no_change());
+        again.json(200, &list("20", &[object("a", "2")]));
+        assert_eq!(watched.change().await, restarted(&["a@2"]));
+    }
+}
