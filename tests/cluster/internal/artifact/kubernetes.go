@@ -77,12 +77,15 @@ func (s Source) kubernetesVersion() (string, error) {
 	return string(match[1]), nil
 }
 
-// Without these, components and nodes say that they are of version v0.0.0.
+// Without these, components, nodes and clients say that they are v0.0.0.
 func versionFlags(version string) string {
-	const variables = "-X k8s.io/component-base/version."
-	flags := "-s -w " + variables + "gitVersion=" + version
-	if number := versionNumber.FindStringSubmatch(version); number != nil {
-		flags += " " + variables + "gitMajor=" + number[1] + " " + variables + "gitMinor=" + number[2]
+	number := versionNumber.FindStringSubmatch(version)
+	flags := "-s -w"
+	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
+		flags += " -X " + pkg + ".gitVersion=" + version
+		if number != nil {
+			flags += " -X " + pkg + ".gitMajor=" + number[1] + " -X " + pkg + ".gitMinor=" + number[2]
+		}
 	}
 	return flags
 }
