@@ -1,5 +1,7 @@
 //! The documentation's page of reasons is what the code says.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 
 use pullpass_core::reason::Reason;
@@ -14,7 +16,13 @@ fn page() -> String {
          | reason | what it means | what to do |\n|---|---|---|\n",
     );
     for reason in Reason::ALL {
-        writeln!(page, "| `{reason}` | {} | {} |", reason.meaning(), reason.advice()).unwrap();
+        writeln!(
+            page,
+            "| `{reason}` | {} | {} |",
+            reason.meaning(),
+            reason.advice()
+        )
+        .unwrap();
     }
     page
 }
@@ -25,5 +33,8 @@ fn the_page_is_up_to_date() {
         std::fs::write(PAGE, page()).unwrap();
     }
     let written = std::fs::read_to_string(PAGE).unwrap();
-    assert!(written == page(), "docs/reasons.md differs from the code: run 'make generate'");
+    assert!(
+        written == page(),
+        "docs/reasons.md differs from the code: run 'make generate'"
+    );
 }
