@@ -406,7 +406,10 @@ mod tests {
             if let Decision::Inject { names, .. } = decide(&pod, &grant, NAME, Delivery::Written) {
                 for (index, name) in names.iter().enumerate() {
                     prop_assert!(!names[..index].contains(name));
-                    prop_assert!(name != NAME || index == 0 || !grant.granted.iter().any(|r| r.credential == CredentialKind::Copied));
+                    let is_copy_due = |registry: &Arc<Registry>| {
+                        registry.credential == CredentialKind::Copied && registry.injection == Injection::Always
+                    };
+                    prop_assert!(name != NAME || index == 0 || !grant.granted.iter().any(is_copy_due));
                     let offers = |registry: &Arc<Registry>| match &registry.credential {
                         CredentialKind::HeldByNamespace { pull_secret } => pull_secret == name,
                         CredentialKind::Copied => name == NAME,
