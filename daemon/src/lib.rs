@@ -25,6 +25,6 @@ pub use error::{BoxError, chain};
 pub use limit::LimitedAcceptor;
 pub use metrics::Timer;
 pub use readiness::{Guard, Liveness, Readiness};
-pub use run::{Options, run};
+pub use run::{Options, run, run_once};
 pub use shutdown::{Drain, Ending, Stage, Tasks};
 pub use watch::{Change, Freshness, WatchSpec, Watches};

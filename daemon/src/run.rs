@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use futures::Stream;
+use kube::Client;
+use tokio::runtime::Runtime;
 
 use crate::client;
 use crate::context::Context;
@@ -57,28 +59,11 @@ where
     F: Future<Output = Result<(), E>>,
     E: Into<BoxError>,
 {
-    let config = match C::try_parse() {
-        Ok(config) => config,
-        Err(error) => {
-            // nowhere to report a closed terminal to
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(u8::MAX));
-        }
+    let (config, runtime) = match set_up::<C>() {
+        Ok(ready) => ready,
+        Err(code) => return code,
     };
     let options = config.as_ref().clone();
-    if let Err(error) = telemetry::init(options.log_format, &options.log_filter) {
-        return complain(&error);
-    }
-    telemetry::log_panics();
-    // an error means that one is installed already
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(&error),
-    };
     tracing::info!(component, version, "starting");
     let ending = runtime.block_on(async {
         let signals = signals()?;
@@ -105,10 +90,67 @@ where
     }
 }
 
+/// Reads the flags, sets up logs, the TLS provider, runtime and client, and does `work`, once.
+///
+/// For a process that ends by itself: there is no admin server, and a signal ends it as it ends any process. The exit
+/// code is 0 after success, 2 for flags that cannot be read, else 1.
+pub fn run_once<C, F, E>(
+    component: &'static str,
+    version: &'static str,
+    work: impl FnOnce(Client, C) -> F,
+) -> ExitCode
+where
+    C: Parser + AsRef<Options>,
+    F: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    let (config, runtime) = match set_up::<C>() {
+        Ok(ready) => ready,
+        Err(code) => return code,
+    };
+    let options = config.as_ref().clone();
+    let outcome = runtime.block_on(async {
+        let client = client::connect(component, version, options.kubeconfig.as_deref()).await?;
+        work(client, config).await.map_err(Into::into)
+    });
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let error: BoxError = error;
+            tracing::error!(error = chain(&*error), "failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The flags, and a runtime; logs and the TLS provider are set up. Otherwise the code to exit with, after the reason was
+/// told.
+fn set_up<C>() -> Result<(C, Runtime), ExitCode>
+where
+    C: Parser + AsRef<Options>,
+{
+    let config = C::try_parse().map_err(|error| {
+        // nowhere to report a closed terminal to
+        let _ = error.print();
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(u8::MAX))
+    })?;
+    let options = config.as_ref();
+    telemetry::init(options.log_format, &options.log_filter).map_err(|error| complain(&error))?;
+    telemetry::log_panics();
+    // an error means that one is installed already
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| complain(&error))?;
+    Ok((config, runtime))
+}
+
 async fn supervise<F, E>(
     component: &'static str,
     version: &'static str,
-    client: kube::Client,
+    client: Client,
     admin_address: SocketAddr,
     drain: Drain,
     signals: impl Stream<Item = &'static str> + Unpin,
