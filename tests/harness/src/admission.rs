@@ -111,7 +111,7 @@ pub fn configuration(
     }
 }
 
-fn client_config(address: &SocketAddr, authority: &str) -> WebhookClientConfig {
+pub(crate) fn client_config(address: &SocketAddr, authority: &str) -> WebhookClientConfig {
     WebhookClientConfig {
         url: Some(format!("https://{address}/inject")),
         ca_bundle: Some(ByteString(authority.as_bytes().to_vec())),
@@ -216,7 +216,7 @@ async fn record(State(bodies): State<Arc<Mutex<Vec<Bytes>>>>, body: Bytes) -> im
 }
 
 /// An authority, and a certificate for 127.0.0.1 with its key; all PEM.
-fn certificate() -> Result<(String, String, String)> {
+pub(crate) fn certificate() -> Result<(String, String, String)> {
     let authority_key = KeyPair::generate()?;
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -13,6 +13,7 @@ pub mod chart;
 mod checkout;
 mod clean;
 pub mod cluster;
+pub mod daemons;
 mod dump;
 mod full;
 pub mod identity;

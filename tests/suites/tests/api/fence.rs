@@ -74,12 +74,14 @@ async fn scene(with_policies: bool) -> Scene {
         .await;
     let webhook = server.as_service_account(SYSTEM_NAMESPACE, WEBHOOK).await;
     server.policies_are_in_force().await;
-    Scene {
+    let scene = Scene {
         server,
         tenant,
         controller,
         webhook,
-    }
+    };
+    scene.rights_are_in_force().await;
+    scene
 }
 
 async fn create(server: &Lease, namespace: &str, secret: &Secret) {
@@ -91,6 +93,29 @@ async fn create(server: &Lease, namespace: &str, secret: &Secret) {
 }
 
 impl Scene {
+    /// The API server learns of a role a little after it was stored, and a refusal before that proves nothing.
+    async fn rights_are_in_force(&self) {
+        let namespaced = secrets_path(SYSTEM_NAMESPACE);
+        let certificate = format!("{namespaced}?fieldSelector=metadata.name=pullpass-webhook-tls");
+        let registries = "/apis/pullpass.dev/v1alpha1/registries".to_owned();
+        for (who, path) in [
+            (&self.controller, namespaced),
+            (&self.controller, registries.clone()),
+            (&self.webhook, certificate),
+            (&self.webhook, registries),
+        ] {
+            eventually(SOON, "the chart's rights are in force", async || {
+                let outcome = Attempt::get(&path).by(who).await;
+                if outcome.succeeded() {
+                    Ok(())
+                } else {
+                    Err(format!("{path}: {outcome:?}"))
+                }
+            })
+            .await;
+        }
+    }
+
     async fn refuses(&self, who: &Client, attempts: &[Attempt]) {
         let mut open = Vec::new();
         for attempt in attempts {

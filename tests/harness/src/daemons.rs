@@ -1,0 +1,203 @@
+//! The daemons, started in this process as their `main` starts them, each with a runtime of its own so that it can be
+//! killed like a process.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use futures::stream;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt as _};
+use pullpass_daemon::{BoxError, Context, Drain, Ending, client};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::objects::{SYSTEM_NAMESPACE, named};
+use crate::server::ApiServer;
+use crate::{admission, cluster, identity, must};
+
+/// How long a daemon may take until it is ready.
+const READY: Duration = Duration::from_secs(30);
+
+/// A daemon that runs in this process. Dropping it kills it.
+pub struct Daemon {
+    context: Context,
+    signals: mpsc::UnboundedSender<&'static str>,
+    ending: Option<JoinHandle<Ending>>,
+    runtime: Option<Runtime>,
+}
+
+impl Daemon {
+    /// Starts a daemon with a real token of its service account, as `start` does it.
+    async fn start<T: Send + 'static, F>(
+        server: &ApiServer,
+        component: &'static str,
+        version: &'static str,
+        drain: Drain,
+        start: impl FnOnce(Context) -> F + Send + 'static,
+    ) -> Result<(Self, T)>
+    where
+        F: Future<Output = Result<T, BoxError>> + Send,
+    {
+        cluster::use_one_crypto_provider();
+        let account = format!("pullpass-{component}");
+        let config = identity::service_account(server.config(), SYSTEM_NAMESPACE, &account).await?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let (signals, received) = mpsc::unbounded_channel();
+        let (context, supervisor, started) = runtime
+            .spawn(async move {
+                let client = client::from_config(component, version, config)?;
+                let (context, supervisor) = Context::new(component, version, client)?;
+                let started = start(context.clone()).await?;
+                Ok::<_, BoxError>((context, supervisor, started))
+            })
+            .await?
+            .map_err(|error| anyhow::anyhow!("cannot start the {component}: {error}"))?;
+        let readiness = context.readiness.clone();
+        let ending = runtime.spawn(async move {
+            let signals = stream::unfold(received, |mut received| async move {
+                received.recv().await.map(|signal| (signal, received))
+            });
+            supervisor.run(Box::pin(signals), &readiness, drain).await
+        });
+        let daemon = Self {
+            context,
+            signals,
+            ending: Some(ending),
+            runtime: Some(runtime),
+        };
+        Ok((daemon, started))
+    }
+
+    /// Waits until it is ready.
+    pub async fn ready(&self) {
+        let ready = tokio::time::timeout(READY, self.context.readiness.ready()).await;
+        if ready.is_err() {
+            panic!(
+                "the {} is not ready: {:?}",
+                self.context.component,
+                self.context.readiness.check()
+            );
+        }
+    }
+
+    /// What it shares with the rest of the process.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Asks it to end, as SIGTERM does, and waits until it has.
+    pub async fn terminate(mut self) -> Ending {
+        let _ = self.signals.send("SIGTERM");
+        let ending = self.ending.take().context("it has been ended before");
+        must(must(ending).await.context("the supervisor panicked"))
+    }
+
+    /// Ends it without any notice, as SIGKILL does.
+    pub fn kill(self) {}
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A webhook that runs in this process.
+pub struct Webhook {
+    /// The daemon.
+    pub daemon: Daemon,
+    /// Where it takes reviews.
+    pub address: SocketAddr,
+    /// The certificate authority (PEM) of its certificate.
+    pub authority: String,
+}
+
+impl ApiServer {
+    /// Starts the webhook on a free port with these flags, with a certificate of the test's own, and waits until it is
+    /// ready.
+    pub async fn start_webhook(&self, flags: &[&str]) -> Webhook {
+        let authority = must(self.provide_certificate().await);
+        let arguments = [&["pullpass-webhook", "--listen=127.0.0.1:0"], flags].concat();
+        let config = must(
+            pullpass_webhook::Config::try_parse_from(arguments).context("the webhook's flags"),
+        );
+        let started = Daemon::start(
+            self,
+            pullpass_webhook::COMPONENT,
+            pullpass_webhook::VERSION,
+            pullpass_webhook::DRAIN,
+            |context| async move { Ok(pullpass_webhook::start(context, config).await?) },
+        )
+        .await;
+        let (daemon, address) = must(started);
+        daemon.ready().await;
+        Webhook {
+            daemon,
+            address,
+            authority,
+        }
+    }
+
+    /// Lets the API server ask this webhook about every pod, under the chart's conditions but without its Service.
+    pub async fn register_webhook(&self, webhook: &Webhook) {
+        let rendered = self
+            .rendered_chart(&[])
+            .await
+            .into_iter()
+            .find(|object| crate::chart::kind(object) == "MutatingWebhookConfiguration");
+        let rendered = must(rendered.context("the chart has no webhook configuration"));
+        let mut configuration: MutatingWebhookConfiguration =
+            must(rendered.try_parse().map_err(Into::into));
+        for hook in configuration.webhooks.iter_mut().flatten() {
+            hook.client_config = admission::client_config(&webhook.address, &webhook.authority);
+        }
+        let api: Api<MutatingWebhookConfiguration> = self.all();
+        let name = configuration.name_any();
+        let manager = PatchParams::apply("pullpass-tests").force();
+        must(
+            api.patch(&name, &manager, &Patch::Apply(configuration))
+                .await
+                .context("cannot register the webhook"),
+        );
+    }
+
+    /// Puts a certificate for 127.0.0.1 where the webhook looks for it, and returns its authority.
+    async fn provide_certificate(&self) -> Result<String> {
+        let secrets: Api<Secret> = self.of(SYSTEM_NAMESPACE);
+        let name = "pullpass-webhook-tls";
+        if let Some(existing) = secrets.get_opt(name).await? {
+            let authority = existing.data.and_then(|mut data| data.remove("ca.crt"));
+            let authority = authority.context("the certificate there is not the test's own")?;
+            return Ok(String::from_utf8(authority.0)?);
+        }
+        let (authority, certificate, key) = admission::certificate()?;
+        let data = [
+            ("ca.crt", &authority),
+            ("tls.crt", &certificate),
+            ("tls.key", &key),
+        ];
+        let secret = Secret {
+            metadata: named(name),
+            type_: Some("kubernetes.io/tls".into()),
+            data: Some(
+                data.into_iter()
+                    .map(|(key, pem)| (key.to_owned(), ByteString(pem.clone().into_bytes())))
+                    .collect(),
+            ),
+            ..Secret::default()
+        };
+        secrets.create(&PostParams::default(), &secret).await?;
+        Ok(authority)
+    }
+}
