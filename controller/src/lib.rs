@@ -1,1 +1,193 @@
-//! The controller that keeps the pull secret of each namespace up to date
+//! The controller: reads what registries are described by, keeps one pull secret and one PullAccess in each namespace that
+//! may use them, and the certificates of the webhook.
+//!
+//! [`start`] runs it on a [`Context`](pullpass_daemon::Context). Of several processes one leads; only that one writes. The
+//! brain is `plan`, `leader`, `status`, `source` and `rules`, which do no I/O; `world` folds the watches and says which
+//! work follows.
+
+mod certificate;
+mod clock;
+mod config;
+mod context;
+mod credential;
+mod election;
+mod events;
+mod leader;
+mod manifest;
+mod metrics;
+mod namespace;
+mod observed;
+mod plan;
+mod queue;
+mod registry;
+mod report;
+mod rules;
+mod source;
+mod status;
+mod term;
+mod uninstall;
+mod watches;
+mod world;
+
+use std::convert::Infallible;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pullpass_daemon::shutdown::Stage;
+use pullpass_daemon::watch::DuplicateWatch;
+use pullpass_daemon::{Drain, Watches};
+
+pub use config::{Command, Config, ControllerOptions, NoIdentity};
+pub use uninstall::{Left, UninstallError, uninstall};
+
+use crate::certificate::Serving;
+use crate::context::Context;
+use crate::election::Election;
+use crate::events::Events;
+use crate::leader::Timing;
+use crate::metrics::Metrics;
+use crate::term::Term;
+use crate::world::World;
+
+/// The component's name in logs, metrics and the user agent.
+pub const COMPONENT: &str = "controller";
+
+/// The release that this is.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Nobody sends work, so there is nothing to wait for; the Lease is given back well within a pod's usual 30 s.
+pub const DRAIN: Drain = Drain {
+    grace: Duration::ZERO,
+    deadline: Duration::from_secs(15),
+};
+
+/// Without any answer from the API server for so long, a new process with new connections is worth a try.
+const UNANSWERED: Duration = Duration::from_secs(300);
+
+/// Why the controller cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A metric of this name is there already.
+    #[error("cannot set up metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// A watch of this name is there already.
+    #[error(transparent)]
+    Watch(#[from] DuplicateWatch),
+    /// The host has no name.
+    #[error(transparent)]
+    Identity(#[from] NoIdentity),
+    /// The Service's name cannot be in a certificate.
+    #[error(transparent)]
+    Certificates(#[from] pullpass_certs::PolicyError),
+}
+
+/// The process: runs as a daemon, or carries out the subcommand.
+pub fn main() -> ExitCode {
+    use clap::Parser as _;
+    match Config::try_parse().ok().and_then(|config| config.command) {
+        Some(Command::Uninstall) => uninstall::main(),
+        // what is wrong with the flags is told there
+        None => pullpass_daemon::run(COMPONENT, VERSION, DRAIN, |context, config: Config| async {
+            start(context, config.controller).await
+        }),
+    }
+}
+
+/// Starts the controller on `context`. It is ready when its lists are complete, whether it leads or not, and ends with the
+/// context's tasks.
+///
+/// # Errors
+/// [`StartError`]; what was started by then ends with the context's tasks.
+pub async fn start(
+    daemon: pullpass_daemon::Context,
+    options: ControllerOptions,
+) -> Result<(), StartError> {
+    let metrics = Metrics::register(&daemon.registry)?;
+    let identity = options.identity()?;
+    let world = Arc::new(World::new(options.settings()));
+    let stop = daemon.tasks.stop(Stage::Work);
+    let service = format!("{}.{}.svc", options.webhook_service, options.namespace);
+    let serving = Serving {
+        policy: pullpass_certs::Policy::new([service], pullpass_certs::Times::default())?,
+        secret_name: options.serving_secret.clone(),
+        configuration_name: options.webhook_configuration.clone(),
+    };
+    watches::start(&daemon, &world, &options)?;
+    let (events, sending) = Events::new(
+        daemon.client.clone(),
+        identity.clone(),
+        metrics.clone(),
+        stop.clone(),
+    );
+    spawn(&daemon, "events", sending);
+
+    let context = Context {
+        client: daemon.client.clone(),
+        world,
+        events,
+        metrics: metrics.clone(),
+    };
+    let election = Election::new(
+        daemon.client.clone(),
+        &options.namespace,
+        options.lease.clone(),
+        identity,
+        Timing::default(),
+        metrics,
+    );
+    let watches = daemon.watches.clone();
+    let synced = daemon.readiness.register("lists");
+    let listed = watches.clone();
+    // fulfilled once; the task goes on, since every task here is there to the end
+    let ended = stop.clone();
+    spawn(&daemon, "readiness", async move {
+        ended.run_until_cancelled(listed.synced()).await;
+        synced.fulfil();
+        ended.cancelled().await;
+    });
+    let unanswered = daemon.watches.clone();
+    daemon
+        .liveness
+        .register("watches", move || unanswered.check_answered(UNANSWERED));
+    spawn(&daemon, "election", async move {
+        let work = |term| lead(context.clone(), term, serving.clone(), watches.clone());
+        election.run(stop, work).await;
+    });
+    Ok(())
+}
+
+fn spawn(
+    daemon: &pullpass_daemon::Context,
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    daemon.tasks.spawn(Stage::Work, name, async {
+        task.await;
+        Ok::<_, Infallible>(())
+    });
+}
+
+/// One term's work. Nothing is written before every list has succeeded in this process.
+async fn lead(context: Context, term: Term, serving: Serving, watches: Watches) {
+    let over = term.over();
+    if over.run_until_cancelled(watches.synced()).await.is_none() {
+        return;
+    }
+    context.world.look_at_everything();
+    let registries = context
+        .world
+        .registries
+        .run(registry::CONCURRENCY, over.clone(), |name| {
+            registry::reconcile(context.clone(), term.clone(), name)
+        });
+    let namespaces = context
+        .world
+        .namespaces
+        .run(namespace::CONCURRENCY, over, |name| {
+            namespace::reconcile(context.clone(), term.clone(), name)
+        });
+    let statuses = report::run(context.clone(), term.clone());
+    let certificates = certificate::run(context.clone(), term.clone(), serving);
+    tokio::join!(registries, namespaces, statuses, certificates);
+}

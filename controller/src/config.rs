@@ -1,0 +1,195 @@
+//! The flags.
+
+use std::collections::BTreeSet;
+
+use clap::{Args, Parser, Subcommand};
+use pullpass_daemon::Options;
+
+use crate::world::Settings;
+
+/// Keeps the pull secret of each namespace, the webhook's certificates and the status of Registries up to date
+#[derive(Clone, Debug, Parser)]
+#[command(name = "pullpass-controller", args_conflicts_with_subcommands = false)]
+pub struct Config {
+    /// Flags of every process of Pullpass.
+    #[command(flatten)]
+    pub options: Options,
+
+    /// Flags of the controller.
+    #[command(flatten)]
+    pub controller: ControllerOptions,
+
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What else the controller can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Revoke and delete everything that the controller has written, then end
+    Uninstall,
+}
+
+/// Flags of the controller.
+#[derive(Clone, Debug, Args)]
+pub struct ControllerOptions {
+    /// Pullpass's own namespace
+    #[arg(
+        long,
+        env = "PULLPASS_NAMESPACE",
+        value_name = "NAME",
+        default_value = "pullpass-system"
+    )]
+    pub namespace: String,
+
+    /// This cluster's name, which Registries can be limited to
+    #[arg(
+        long,
+        env = "PULLPASS_CLUSTER_NAME",
+        value_name = "NAME",
+        default_value = ""
+    )]
+    pub cluster_name: String,
+
+    /// Name of the pull secret in each selected namespace
+    #[arg(
+        long,
+        env = "PULLPASS_PULL_SECRET_NAME",
+        value_name = "NAME",
+        default_value = "pullpass"
+    )]
+    pub pull_secret_name: String,
+
+    /// System namespaces that Registries may select, each by its exact name
+    #[arg(
+        long,
+        env = "PULLPASS_SYSTEM_NAMESPACES",
+        value_name = "NAME,…",
+        value_delimiter = ','
+    )]
+    pub system_namespaces: Vec<String>,
+
+    /// Who holds the Lease: different for each process [default: the host's name]
+    #[arg(long, env = "PULLPASS_IDENTITY", value_name = "NAME")]
+    pub identity: Option<String>,
+
+    /// Lease by which one of several controllers does the work
+    #[arg(
+        long,
+        env = "PULLPASS_LEASE",
+        value_name = "NAME",
+        default_value = "pullpass-controller"
+    )]
+    pub lease: String,
+
+    /// Secret for the webhook's serving certificate, in Pullpass's own namespace
+    #[arg(
+        long,
+        env = "PULLPASS_SERVING_SECRET",
+        value_name = "NAME",
+        default_value = "pullpass-webhook-tls"
+    )]
+    pub serving_secret: String,
+
+    /// MutatingWebhookConfiguration whose caBundle is kept up to date
+    #[arg(
+        long,
+        env = "PULLPASS_WEBHOOK_CONFIGURATION",
+        value_name = "NAME",
+        default_value = "pullpass"
+    )]
+    pub webhook_configuration: String,
+
+    /// The webhook's Service, in Pullpass's own namespace
+    #[arg(
+        long,
+        env = "PULLPASS_WEBHOOK_SERVICE",
+        value_name = "NAME",
+        default_value = "pullpass-webhook"
+    )]
+    pub webhook_service: String,
+}
+
+impl AsRef<Options> for Config {
+    fn as_ref(&self) -> &Options {
+        &self.options
+    }
+}
+
+impl ControllerOptions {
+    /// What the decisions rest on.
+    pub(crate) fn settings(&self) -> Settings {
+        let given: BTreeSet<String> = self
+            .system_namespaces
+            .iter()
+            .map(|name| name.trim().to_owned())
+            .filter(|name| !name.is_empty())
+            .collect();
+        Settings {
+            namespace: self.namespace.clone(),
+            cluster_name: Some(self.cluster_name.clone()).filter(|name| !name.is_empty()),
+            system_namespaces: given,
+            pull_secret_name: self.pull_secret_name.clone(),
+        }
+    }
+
+    /// Who this process is in the election.
+    ///
+    /// # Errors
+    /// The host has no name that can be told.
+    pub fn identity(&self) -> Result<String, NoIdentity> {
+        if let Some(identity) = self.identity.as_ref().filter(|name| !name.is_empty()) {
+            return Ok(identity.clone());
+        }
+        rustix::system::uname()
+            .nodename()
+            .to_str()
+            .ok()
+            .filter(|name| !name.is_empty())
+            .map(ToOwned::to_owned)
+            .ok_or(NoIdentity)
+    }
+}
+
+/// The host has no name.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the host has no name: give --identity")]
+pub struct NoIdentity;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_come_before_the_subcommand_as_the_chart_writes_them() {
+        let config = Config::try_parse_from([
+            "pullpass-controller",
+            "--namespace=own",
+            "--system-namespaces=kube-system,kube-public",
+            "uninstall",
+        ])
+        .unwrap();
+        assert!(matches!(config.command, Some(Command::Uninstall)));
+        let settings = config.controller.settings();
+        assert_eq!(settings.namespace, "own");
+        assert_eq!(settings.system_namespaces.len(), 2);
+        assert_eq!(settings.cluster_name, None);
+    }
+
+    #[test]
+    fn without_an_identity_it_is_the_hosts_name() {
+        let config = Config::try_parse_from(["pullpass-controller"]).unwrap();
+        let mut controller = config.controller;
+        controller.identity = None;
+        assert!(!controller.identity().unwrap().is_empty());
+        controller.identity = Some("me".into());
+        assert_eq!(controller.identity().unwrap(), "me");
+    }
+}

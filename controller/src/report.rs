@@ -1,0 +1,212 @@
+//! The loop over statuses: every Registry's, written only where it changes, and not for each namespace.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use pullpass_api::Registry;
+use pullpass_api::registry::RegistryStatus;
+use pullpass_api::status::{CREDENTIALS_READY, DISTRIBUTED, READY};
+use pullpass_core::reason::Reason;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::context::Context;
+use crate::events::Notice;
+use crate::manifest::FIELD_MANAGER;
+use crate::observed::Version;
+use crate::registry::reference;
+use crate::status::{Tallies, status};
+use crate::term::{Term, WriteError};
+use crate::world::Known;
+
+/// So long a change waits for others that belong to it.
+const GATHER: Duration = Duration::from_millis(300);
+
+/// The least time from one round to the next: a credential that goes to ten thousand namespaces is told in some steps.
+const BETWEEN: Duration = Duration::from_secs(2);
+
+/// While namespaces are being judged anew, nothing is said for so long; then how far it has come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many statuses are written at a time.
+const CONCURRENCY: usize = 3;
+
+/// Keeps all statuses up to date until the term ends.
+pub(crate) async fn run(context: Context, term: Term) {
+    let mut unsettled_since: Option<Instant> = None;
+    let mut was_settled = false;
+    let over = term.over();
+    loop {
+        let round = async {
+            context.world.statuses.notified().await;
+            tokio::time::sleep(GATHER).await;
+        };
+        if over.run_until_cancelled(round).await.is_none() {
+            return;
+        }
+        let begun = Instant::now();
+        let tallies = Tallies::of(&context.world, was_settled);
+        if tallies.is_settled() {
+            was_settled = true;
+            unsettled_since = None;
+        } else {
+            let since = *unsettled_since.get_or_insert(begun);
+            if since.elapsed() < PATIENCE {
+                // the last of them tells when it is done, but perhaps before this line
+                context.world.statuses.notify_one();
+                tokio::time::sleep(GATHER).await;
+                continue;
+            }
+        }
+        let failed = report(&context, &term, &tallies).await;
+        gauge(&context, &tallies);
+        if failed || unsettled_since.is_some() {
+            context.world.statuses.notify_one();
+        }
+        over.run_until_cancelled(tokio::time::sleep_until(begun + BETWEEN))
+            .await;
+    }
+}
+
+/// Writes what differs; returns whether something has to be tried again.
+async fn report(context: &Context, term: &Term, tallies: &Tallies) -> bool {
+    let cluster_name = context.world.settings.cluster_name.as_deref();
+    let now = clock::time_of_day();
+    let mut due = Vec::new();
+    for (known, last_good) in context.world.all_registries() {
+        let tally = tallies.get(&known.object.name_any());
+        let Some(wanted) = status(&known, last_good.as_ref(), cluster_name, &tally, now) else {
+            continue;
+        };
+        if known.object.status.as_ref() != Some(&wanted) {
+            due.push((known, wanted));
+        }
+    }
+    let results: Vec<bool> = futures::stream::iter(due)
+        .map(|(known, wanted)| write(context, term, known, wanted))
+        .buffer_unordered(CONCURRENCY)
+        .collect()
+        .await;
+    results.contains(&false)
+}
+
+async fn write(context: &Context, term: &Term, known: Known, wanted: RegistryStatus) -> bool {
+    let name = known.object.name_any();
+    let version = Version::of(&known.object.metadata);
+    let manifest = json!({
+        "apiVersion": "pullpass.dev/v1alpha1",
+        "kind": "Registry",
+        "metadata": {
+            "name": name,
+            "uid": version.uid,
+            "resourceVersion": version.resource_version,
+        },
+        "status": wanted,
+    });
+    let registries: Api<Registry> = Api::all(context.client.clone());
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let patch = Patch::Apply(&manifest);
+    let request = registries.patch_status(&name, &parameters, &patch);
+    let result = term.write(request).await;
+    context.metrics.wrote("registry_status", "apply", &result);
+    match result {
+        Ok(written) => {
+            tell(context, &known.object, &wanted);
+            context
+                .world
+                .registries_changed(pullpass_daemon::Change::Applied(written));
+            true
+        }
+        Err(WriteError::TermOver) => true,
+        // its watch tells of what it has become
+        Err(error) if error.is_not_found() || error.is_conflict() => true,
+        Err(error) => {
+            tracing::warn!(registry = name, %error, "status not written");
+            false
+        }
+    }
+}
+
+/// An event where a condition has come to say something else. The sum of all others says nothing of its own.
+fn tell(context: &Context, before: &Registry, after: &RegistryStatus) {
+    let previous = before
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice());
+    for condition in &after.conditions {
+        let was = previous
+            .unwrap_or_default()
+            .iter()
+            .find(|was| was.type_ == condition.type_);
+        let is_news =
+            was.is_none_or(|was| was.reason != condition.reason || was.status != condition.status);
+        let kind = condition.type_.as_str();
+        if !is_news || ![CREDENTIALS_READY, DISTRIBUTED].contains(&kind) {
+            continue;
+        }
+        let reason = Reason::ALL
+            .iter()
+            .find(|reason| reason.as_str() == condition.reason);
+        let Some(reason) = reason.filter(|reason| **reason != Reason::Syncing) else {
+            continue;
+        };
+        context.events.tell(Notice {
+            about: reference(before),
+            is_warning: condition.status == "False",
+            reason: *reason,
+            action: if kind == CREDENTIALS_READY {
+                "ReadCredential"
+            } else {
+                "Distribute"
+            },
+            note: condition.message.clone(),
+        });
+    }
+}
+
+fn gauge(context: &Context, tallies: &Tallies) {
+    let metrics = &context.metrics;
+    let (synced, blocked, pending) = tallies.namespaces;
+    for (state, count) in [
+        ("synced", synced),
+        ("blocked", blocked),
+        ("pending", pending),
+    ] {
+        metrics
+            .namespaces
+            .with_label_values(&[state])
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    let mut ready = [("True", 0), ("False", 0), ("Unknown", 0)];
+    for (known, _) in context.world.all_registries() {
+        let conditions = known.object.status.iter().flat_map(|s| &s.conditions);
+        let truth = conditions
+            .filter(|condition| condition.type_ == READY)
+            .map(|condition| condition.status.as_str())
+            .next()
+            .unwrap_or("Unknown");
+        for (of, count) in &mut ready {
+            if *of == truth {
+                *count += 1;
+            }
+        }
+    }
+    for (truth, count) in ready {
+        metrics.registries.with_label_values(&[truth]).set(count);
+    }
+    metrics
+        .waiting
+        .with_label_values(&["namespace"])
+        .set(i64::try_from(context.world.namespaces.waiting()).unwrap_or(i64::MAX));
+    metrics
+        .waiting
+        .with_label_values(&["registry"])
+        .set(i64::try_from(context.world.registries.waiting()).unwrap_or(i64::MAX));
+    metrics
+        .last_report
+        .set(Timestamp::now().as_millisecond() as f64 / 1000.0);
+}

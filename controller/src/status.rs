@@ -1,0 +1,609 @@
+//! What a Registry's status says, from how its credential and its namespaces stand.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use pullpass_api::registry::{CredentialStatus, NamespaceStatus, RegistryStatus};
+use pullpass_api::status::{CREDENTIALS_READY, DISTRIBUTED, READY, Truth, condition};
+use pullpass_core::policy::refused_cluster;
+use pullpass_core::reason::Reason;
+use pullpass_core::registry::CredentialKind;
+use pullpass_core::render::Outcome;
+
+use crate::credential::LastGood;
+use crate::plan::State;
+use crate::world::{Known, Standing, Verdict, World};
+
+/// So many namespaces a message names; the rest it counts.
+const NAMED: usize = 5;
+
+/// How the namespaces of one registry stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Namespaces that may use it.
+    pub(crate) selected: usize,
+    /// Those that hold its credential.
+    pub(crate) synced: usize,
+    /// Those that do not, and will not by waiting: how many for each reason, and the names of some.
+    pub(crate) failed: BTreeMap<Reason, (usize, Vec<String>)>,
+    /// Whether every namespace has been judged by the rules in force.
+    pub(crate) is_settled: bool,
+}
+
+/// How the namespaces of all registries stand.
+#[derive(Debug, Default)]
+pub(crate) struct Tallies {
+    by_registry: HashMap<String, Tally>,
+    is_settled: bool,
+    /// Namespaces with a Secret that is up to date, without one that should be, and the rest.
+    pub(crate) namespaces: (usize, usize, usize),
+}
+
+impl Tallies {
+    /// Counts. With `ignore_new`, namespaces that have never been judged are left out: while namespaces come and go there
+    /// are always some.
+    pub(crate) fn of(world: &World, ignore_new: bool) -> Self {
+        /// Namespaces with the same registries that stand alike.
+        struct Group {
+            outcomes: Arc<[Outcome]>,
+            state: Option<State>,
+            count: usize,
+            names: Vec<String>,
+        }
+        let mut groups: HashMap<(*const Outcome, usize, Option<State>), Group> = HashMap::new();
+        let mut revisions: Vec<Option<u64>> = Vec::new();
+        let mut tallies = Self::default();
+        let revision = world.survey(|name, standing| {
+            let judged_by = standing.map(|standing| standing.revision);
+            if judged_by.is_none() && ignore_new {
+                return;
+            }
+            if !revisions.contains(&judged_by) {
+                revisions.push(judged_by);
+            }
+            let Some(Standing {
+                outcomes, state, ..
+            }) = standing
+            else {
+                return;
+            };
+            match state {
+                Some(State::Written) => tallies.namespaces.0 += 1,
+                Some(State::Blocked(_)) => tallies.namespaces.1 += 1,
+                Some(State::Empty) => {}
+                Some(State::Held) | None => tallies.namespaces.2 += 1,
+            }
+            let group = groups
+                .entry((outcomes.as_ptr(), outcomes.len(), *state))
+                .or_insert_with(|| Group {
+                    outcomes: Arc::clone(outcomes),
+                    state: *state,
+                    count: 0,
+                    names: Vec::new(),
+                });
+            group.count += 1;
+            if *state != Some(State::Written)
+                || outcomes.iter().any(|o| o.reason != Reason::Available)
+            {
+                keep_first(&mut group.names, [name.to_owned()]);
+            }
+        });
+        tallies.is_settled = revisions
+            .iter()
+            .all(|judged_by| *judged_by == Some(revision));
+        for group in groups.into_values() {
+            for outcome in group.outcomes.iter() {
+                let tally = match tallies.by_registry.get_mut(&outcome.registry) {
+                    Some(tally) => tally,
+                    None => tallies
+                        .by_registry
+                        .entry(outcome.registry.clone())
+                        .or_default(),
+                };
+                tally.selected += group.count;
+                match standing_of(outcome, group.state) {
+                    Stands::Synced => tally.synced += group.count,
+                    Stands::Waiting => {}
+                    Stands::Failed(reason) => {
+                        let (count, names) = tally.failed.entry(reason).or_default();
+                        *count += group.count;
+                        keep_first(names, group.names.iter().cloned());
+                    }
+                }
+            }
+        }
+        tallies
+    }
+
+    /// Whether every namespace has been judged by the rules in force.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    /// Of one registry.
+    pub(crate) fn get(&self, registry: &str) -> Tally {
+        Tally {
+            is_settled: self.is_settled,
+            ..self.by_registry.get(registry).cloned().unwrap_or_default()
+        }
+    }
+}
+
+/// Keeps the first names by the alphabet, so that the message does not depend on an order by chance.
+fn keep_first(names: &mut Vec<String>, more: impl IntoIterator<Item = String>) {
+    names.extend(more);
+    names.sort_unstable();
+    names.truncate(NAMED);
+}
+
+enum Stands {
+    Synced,
+    Waiting,
+    Failed(Reason),
+}
+
+fn standing_of(outcome: &Outcome, state: Option<State>) -> Stands {
+    match (outcome.reason, state) {
+        (Reason::Available, Some(State::Written)) | (Reason::HeldByNamespace, _) => Stands::Synced,
+        (Reason::Available, Some(State::Blocked(reason))) => Stands::Failed(reason),
+        (Reason::Available, Some(State::Held | State::Empty) | None) => Stands::Waiting,
+        (reason @ (Reason::LostToPriority | Reason::TooLarge), _) => Stands::Failed(reason),
+        // the credential itself is missing, which is told once and not for each namespace
+        _ => Stands::Waiting,
+    }
+}
+
+struct Judgement {
+    truth: Truth,
+    reason: Reason,
+    message: String,
+}
+
+impl Judgement {
+    fn new(truth: Truth, reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            truth,
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// The status that a Registry should have. `None` while its credential was not looked at in its present form.
+pub(crate) fn status(
+    known: &Known,
+    last_good: Option<&LastGood>,
+    cluster_name: Option<&str>,
+    tally: &Tally,
+    now: Timestamp,
+) -> Option<RegistryStatus> {
+    let object = &known.object;
+    let (judged_generation, verdict) = &known.verdict;
+    if known.gone_since.is_some()
+        || *verdict == Verdict::Pending
+        || *judged_generation != object.metadata.generation
+    {
+        return None;
+    }
+    let credential = judge_credential(verdict, last_good);
+    let distribution = judge_distribution(known, verdict, last_good, cluster_name, tally);
+    let ready = judge_whole(&credential, &distribution, verdict, last_good);
+    let none = Vec::new();
+    let previous = object
+        .status
+        .as_ref()
+        .map_or(&none, |status| &status.conditions);
+    let generation = object.metadata.generation;
+    let conditions = [
+        (READY, ready),
+        (CREDENTIALS_READY, credential),
+        (DISTRIBUTED, distribution),
+    ]
+    .into_iter()
+    .map(|(kind, judgement)| {
+        condition(
+            previous,
+            kind,
+            judgement.truth,
+            judgement.reason,
+            judgement.message,
+            generation,
+            now,
+        )
+    })
+    .collect();
+    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    let needs_none = matches!(verdict, Verdict::Public | Verdict::Held);
+    Some(RegistryStatus {
+        observed_generation: generation,
+        conditions,
+        credentials: last_good
+            .filter(|_| !needs_none)
+            .map(|last_good| CredentialStatus {
+                refreshed_at: last_good.refreshed_at.map(Time),
+                expires_at: last_good.expires_at.map(Time),
+            }),
+        namespaces: Some(NamespaceStatus {
+            selected: count(tally.selected),
+            synced: count(tally.synced),
+            failed: count(tally.failed.values().map(|(count, _)| count).sum()),
+        }),
+    })
+}
+
+fn judge_credential(verdict: &Verdict, last_good: Option<&LastGood>) -> Judgement {
+    match verdict {
+        Verdict::Public => Judgement::new(
+            Truth::True,
+            Reason::PublicRegistry,
+            "a public registry needs no credential",
+        ),
+        Verdict::Held => Judgement::new(
+            Truth::True,
+            Reason::HeldByNamespace,
+            "each namespace holds the credential itself",
+        ),
+        Verdict::Good => Judgement::new(
+            Truth::True,
+            Reason::CredentialRead,
+            "the credential was read and is in use",
+        ),
+        Verdict::Bad { reason, message } => {
+            Judgement::new(Truth::False, *reason, advise(*reason, message, last_good))
+        }
+        Verdict::Invalid(message) => Judgement::new(
+            Truth::False,
+            Reason::InvalidRegistry,
+            advise(Reason::InvalidRegistry, message, last_good),
+        ),
+        Verdict::Pending => Judgement::new(
+            Truth::Unknown,
+            Reason::CredentialPending,
+            "the credential has not been read yet",
+        ),
+    }
+}
+
+fn advise(reason: Reason, message: &str, last_good: Option<&LastGood>) -> String {
+    let kept = match last_good.map(|last_good| last_good.refreshed_at) {
+        Some(Some(time)) => format!(" The last good credential, of {time}, stays in use."),
+        Some(None) => " The last good credential stays in use.".to_owned(),
+        None => String::new(),
+    };
+    format!("{message}. {}{kept}", reason.advice())
+}
+
+fn judge_distribution(
+    known: &Known,
+    verdict: &Verdict,
+    last_good: Option<&LastGood>,
+    cluster_name: Option<&str>,
+    tally: &Tally,
+) -> Judgement {
+    if *verdict == Verdict::Public {
+        return Judgement::new(
+            Truth::True,
+            Reason::PublicRegistry,
+            "there is nothing to distribute",
+        );
+    }
+    let Some(domain) = &known.domain else {
+        return Judgement::new(
+            Truth::Unknown,
+            Reason::InvalidRegistry,
+            "it cannot be told which namespaces are selected; what they have is left as it is",
+        );
+    };
+    if let Some(reason) = refused_cluster(cluster_name, &domain.clusters) {
+        let truth = if reason == Reason::ClusterNameUnset {
+            Truth::False
+        } else {
+            Truth::True
+        };
+        return Judgement::new(
+            truth,
+            reason,
+            format!("{} {}", reason.meaning(), reason.advice()),
+        );
+    }
+    if let CredentialKind::HeldByNamespace { pull_secret } = &domain.credential {
+        return Judgement::new(
+            Truth::True,
+            Reason::HeldByNamespace,
+            format!(
+                "nothing is copied: {} selected namespaces hold the Secret {pull_secret:?} themselves",
+                tally.selected
+            ),
+        );
+    }
+    if !tally.failed.is_empty() {
+        return Judgement::new(Truth::False, Reason::SomeNamespacesFailed, failures(tally));
+    }
+    if !tally.is_settled {
+        return Judgement::new(
+            Truth::False,
+            Reason::Syncing,
+            format!("{} namespaces hold the credential so far", tally.synced),
+        );
+    }
+    if tally.selected == 0 {
+        let reason = Reason::NoNamespaceSelected;
+        return Judgement::new(
+            Truth::True,
+            reason,
+            format!("{} {}", reason.meaning(), reason.advice()),
+        );
+    }
+    if last_good.is_none() {
+        return Judgement::new(
+            Truth::False,
+            Reason::CredentialPending,
+            format!(
+                "{} selected namespaces wait for the credential",
+                tally.selected
+            ),
+        );
+    }
+    if tally.synced < tally.selected {
+        return Judgement::new(
+            Truth::False,
+            Reason::Syncing,
+            format!(
+                "{} of {} selected namespaces hold the credential",
+                tally.synced, tally.selected
+            ),
+        );
+    }
+    Judgement::new(
+        Truth::True,
+        Reason::Synced,
+        match tally.selected {
+            1 => "the one selected namespace holds the credential".to_owned(),
+            all => format!("all {all} selected namespaces hold the credential"),
+        },
+    )
+}
+
+/// `2 of 9 selected namespaces do not get the credential: ForeignSecret in team-a, team-b`.
+fn failures(tally: &Tally) -> String {
+    let failed: usize = tally.failed.values().map(|(count, _)| count).sum();
+    let each: Vec<String> = tally
+        .failed
+        .iter()
+        .map(|(reason, (count, names))| {
+            let more = count.saturating_sub(names.len());
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            format!("{reason} in {}{more}", names.join(", "))
+        })
+        .collect();
+    format!(
+        "{failed} of {} selected namespaces do not get the credential: {}",
+        tally.selected,
+        each.join("; ")
+    )
+}
+
+fn judge_whole(
+    credential: &Judgement,
+    distribution: &Judgement,
+    verdict: &Verdict,
+    last_good: Option<&LastGood>,
+) -> Judgement {
+    if credential.truth != Truth::True {
+        let reason = match verdict {
+            Verdict::Bad { .. } if last_good.is_some() => Reason::KeepingLastGood,
+            Verdict::Bad { .. }
+            | Verdict::Invalid(_)
+            | Verdict::Pending
+            | Verdict::Public
+            | Verdict::Held
+            | Verdict::Good => credential.reason,
+        };
+        return Judgement::new(credential.truth, reason, credential.message.clone());
+    }
+    Judgement::new(
+        distribution.truth,
+        distribution.reason,
+        distribution.message.clone(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pullpass_api::Registry;
+    use pullpass_core::docker_config::Entries;
+    use serde_json::{Value, json};
+
+    fn known(verdict: Verdict, access: Value) -> Known {
+        let object: Registry = serde_json::from_value(json!({
+            "apiVersion": "pullpass.dev/v1alpha1", "kind": "Registry",
+            "metadata": {"name": "acme", "uid": "r-1", "generation": 3},
+            "spec": {
+                "host": "r.example.com",
+                "auth": {"basic": {"secretRef": {"name": "source"}}},
+                "access": access,
+            },
+        }))
+        .unwrap();
+        Known {
+            domain: pullpass_api::convert::registry(&object).ok().map(Arc::new),
+            object: Arc::new(object),
+            gone_since: None,
+            verdict: (Some(3), verdict),
+        }
+    }
+
+    fn everywhere(verdict: Verdict) -> Known {
+        known(verdict, json!({"namespaces": {"include": ["*"]}}))
+    }
+
+    fn last_good() -> LastGood {
+        LastGood {
+            registry_uid: "r-1".into(),
+            entries: Arc::new(Entries::new()),
+            digest: [0; 32],
+            refreshed_at: Some(now()),
+            expires_at: None,
+            is_stored: true,
+        }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn tally(selected: usize, synced: usize) -> Tally {
+        Tally {
+            selected,
+            synced,
+            is_settled: true,
+            ..Tally::default()
+        }
+    }
+
+    fn says(status: &RegistryStatus, kind: &str) -> (String, String, String) {
+        let condition = status.conditions.iter().find(|c| c.type_ == kind).unwrap();
+        (
+            condition.status.clone(),
+            condition.reason.clone(),
+            condition.message.clone(),
+        )
+    }
+
+    #[test]
+    fn all_is_well() {
+        let status = status(
+            &everywhere(Verdict::Good),
+            Some(&last_good()),
+            None,
+            &tally(3, 3),
+            now(),
+        )
+        .unwrap();
+        assert_eq!(status.observed_generation, Some(3));
+        let (truth, reason, _) = says(&status, READY);
+        assert_eq!((truth.as_str(), reason.as_str()), ("True", "Synced"));
+        assert_eq!(status.namespaces.unwrap().synced, 3);
+        assert_eq!(status.credentials.unwrap().refreshed_at, Some(Time(now())));
+    }
+
+    #[test]
+    fn a_bad_source_is_told_with_what_stays() {
+        let verdict = Verdict::Bad {
+            reason: Reason::SourceMissing,
+            message: "there is no Secret \"source\"".into(),
+        };
+        let status = status(
+            &everywhere(verdict),
+            Some(&last_good()),
+            None,
+            &tally(3, 3),
+            now(),
+        )
+        .unwrap();
+        let (truth, reason, message) = says(&status, CREDENTIALS_READY);
+        assert_eq!(
+            (truth.as_str(), reason.as_str()),
+            ("False", "SourceMissing")
+        );
+        assert!(message.contains("stays in use"), "{message}");
+        assert_eq!(says(&status, DISTRIBUTED).0, "True");
+        assert_eq!(says(&status, READY).1, "KeepingLastGood");
+    }
+
+    #[test]
+    fn failed_namespaces_are_named_up_to_a_bound() {
+        let mut tally = tally(10, 2);
+        tally.failed.insert(
+            Reason::ForeignSecret,
+            (7, ["a", "b", "c", "d", "e"].map(String::from).to_vec()),
+        );
+        tally
+            .failed
+            .insert(Reason::LostToPriority, (1, vec!["f".into()]));
+        let status = status(
+            &everywhere(Verdict::Good),
+            Some(&last_good()),
+            None,
+            &tally,
+            now(),
+        )
+        .unwrap();
+        let (truth, reason, message) = says(&status, READY);
+        assert_eq!(
+            (truth.as_str(), reason.as_str()),
+            ("False", "SomeNamespacesFailed")
+        );
+        assert!(message.starts_with("8 of 10 selected namespaces"));
+        assert!(message.contains("ForeignSecret in a, b, c, d, e and 2 more"));
+        assert!(message.contains("LostToPriority in f"));
+    }
+
+    #[test]
+    fn an_unset_cluster_name_selects_nothing_and_says_so() {
+        let known = known(
+            Verdict::Good,
+            json!({"clusters": {"autoInject": ["prod-*"]}, "namespaces": {"include": ["*"]}}),
+        );
+        let status = |name| {
+            let status = status(&known, Some(&last_good()), name, &tally(0, 0), now()).unwrap();
+            says(&status, READY)
+        };
+        let (truth, reason, _) = status(None);
+        assert_eq!(
+            (truth.as_str(), reason.as_str()),
+            ("False", "ClusterNameUnset")
+        );
+        let (truth, reason, _) = status(Some("dev"));
+        assert_eq!(
+            (truth.as_str(), reason.as_str()),
+            ("True", "ClusterNotSelected")
+        );
+    }
+
+    #[test]
+    fn nothing_is_said_about_another_generation() {
+        let mut known = everywhere(Verdict::Good);
+        known.verdict.0 = Some(2);
+        assert!(status(&known, Some(&last_good()), None, &tally(3, 3), now()).is_none());
+        let pending = everywhere(Verdict::Pending);
+        assert!(status(&pending, None, None, &tally(0, 0), now()).is_none());
+    }
+
+    #[test]
+    fn it_is_not_ready_before_everything_was_judged_anew() {
+        let unsettled = Tally {
+            is_settled: false,
+            ..tally(3, 3)
+        };
+        let status = status(
+            &everywhere(Verdict::Good),
+            Some(&last_good()),
+            None,
+            &unsettled,
+            now(),
+        )
+        .unwrap();
+        let (truth, reason, _) = says(&status, READY);
+        assert_eq!((truth.as_str(), reason.as_str()), ("False", "Syncing"));
+    }
+
+    #[test]
+    fn a_status_that_is_right_stays_as_it_is() {
+        let mut known = everywhere(Verdict::Good);
+        let first = status(&known, Some(&last_good()), None, &tally(3, 3), now()).unwrap();
+        let mut object = (*known.object).clone();
+        object.status = Some(first.clone());
+        known.object = Arc::new(object);
+        let later = Timestamp::from_second(1_900_000_000).unwrap();
+        let second = status(&known, Some(&last_good()), None, &tally(3, 3), later).unwrap();
+        assert_eq!(first, second);
+    }
+}

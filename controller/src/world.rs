@@ -1,0 +1,725 @@
+//! Everything the controller knows of the cluster, folded from its watches, and which work follows from a change.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use pullpass_api::convert;
+use pullpass_api::pull_access::RegistryAccess;
+use pullpass_api::registry::Registry;
+use pullpass_core::policy::{Namespace, Policy};
+use pullpass_core::reason::Reason;
+use pullpass_core::registry::{CredentialKind, Registry as DomainRegistry};
+use pullpass_core::render::Outcome;
+use pullpass_daemon::Change;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::credential::{self, LastGood};
+use crate::observed::{Access, AccessContent, Copy};
+use crate::plan::State;
+use crate::queue::{Lane, Queue};
+use crate::rules::{Rules, Uncertain};
+use crate::source;
+
+/// What an administrator sets for the whole cluster.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// Pullpass's own namespace.
+    pub(crate) namespace: String,
+    /// This cluster's name.
+    pub(crate) cluster_name: Option<String>,
+    /// System namespaces that may be selected.
+    pub(crate) system_namespaces: BTreeSet<String>,
+    /// The name of the copies.
+    pub(crate) pull_secret_name: String,
+}
+
+/// How a Registry's credential stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Its turn has not come.
+    #[default]
+    Pending,
+    /// It needs none.
+    Public,
+    /// Each namespace holds it; there is none to copy.
+    Held,
+    /// It was read, and is kept as the last good one.
+    Good,
+    /// It cannot be had; the last good one stays, if there is one.
+    Bad {
+        /// The category.
+        reason: Reason,
+        /// What is wrong, without any content.
+        message: String,
+    },
+    /// The Registry contradicts itself.
+    Invalid(String),
+}
+
+/// A Registry with all that belongs to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    /// As it was last seen.
+    pub(crate) object: Arc<Registry>,
+    /// Since when it is deleted, where it is not yet certain that its CRD is not.
+    pub(crate) gone_since: Option<Instant>,
+    /// As the decisions see it; from an earlier version where it is invalid now.
+    pub(crate) domain: Option<Arc<DomainRegistry>>,
+    /// How its credential stands, and for which generation that was found out.
+    pub(crate) verdict: (Option<i64>, Verdict),
+}
+
+/// How a namespace stood when it was last looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Standing {
+    /// The rules it was judged by.
+    pub(crate) revision: u64,
+    /// What became of each registry that it may use.
+    pub(crate) outcomes: Arc<[Outcome]>,
+    /// How its Secret stands; `None` while that is under way.
+    pub(crate) state: Option<State>,
+}
+
+/// A namespace with all that is in it of ours.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    /// The namespace itself.
+    pub(crate) namespace: Option<Arc<Namespace>>,
+    /// The Secret of the copies' name.
+    pub(crate) copy: Option<Copy>,
+    /// The PullAccess.
+    pub(crate) access: Option<Access>,
+    /// How it stands.
+    pub(crate) standing: Option<Standing>,
+}
+
+impl Place {
+    fn is_empty(&self) -> bool {
+        self.namespace.is_none() && self.copy.is_none() && self.access.is_none()
+    }
+}
+
+/// The webhook configuration, as far as certificates need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WebhookConfiguration {
+    /// Its version.
+    pub(crate) version: crate::observed::Version,
+    /// Its webhooks that point to our Service, each with its `caBundle`.
+    pub(crate) webhooks: Vec<(String, Vec<u8>)>,
+}
+
+/// The state, and the queues of work that follows from its changes.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// What the administrator has set.
+    pub(crate) settings: Settings,
+    /// Namespaces whose Secret and PullAccess may not be as they should.
+    pub(crate) namespaces: Queue<String>,
+    /// Registries whose credential or existence has to be looked at.
+    pub(crate) registries: Queue<String>,
+    /// Something has changed that a status may speak of.
+    pub(crate) statuses: Notify,
+    /// Something has changed that certificates depend on.
+    pub(crate) certificates: Notify,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    registries: BTreeMap<String, Known>,
+    secrets: BTreeMap<String, Arc<Secret>>,
+    last_good: BTreeMap<String, LastGood>,
+    places: HashMap<String, Place>,
+    /// Lists of registries as PullAccesses hold them: most are the same, and are kept once.
+    lists: HashSet<SharedList>,
+    webhook_configuration: Option<WebhookConfiguration>,
+    rules: Arc<Rules>,
+}
+
+/// A list that is equal to another by its text.
+#[derive(Clone, Debug)]
+struct SharedList(String, Arc<[RegistryAccess]>);
+
+impl PartialEq for SharedList {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for SharedList {}
+
+impl std::hash::Hash for SharedList {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl std::borrow::Borrow<str> for SharedList {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl World {
+    /// A world of which nothing is known yet.
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            namespaces: Queue::default(),
+            registries: Queue::default(),
+            statuses: Notify::new(),
+            certificates: Notify::new(),
+            inner: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // what is folded is replaced as a whole
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Folds the watch on Registries.
+    pub(crate) fn registries_changed(&self, change: Change<Registry>) {
+        let mut touched = Vec::new();
+        let mut inner = self.lock();
+        match change {
+            Change::Restarted(objects) => {
+                let there: BTreeSet<String> = objects.iter().map(ResourceExt::name_any).collect();
+                for (name, known) in &mut inner.registries {
+                    if !there.contains(name) && known.gone_since.is_none() {
+                        known.gone_since = Some(Instant::now());
+                        touched.push(name.clone());
+                    }
+                }
+                for object in objects {
+                    touched.extend(inner.upsert_registry(object));
+                }
+            }
+            Change::Applied(object) => touched.extend(inner.upsert_registry(object)),
+            Change::Deleted(object) => {
+                let name = object.name_any();
+                if let Some(known) = inner.registries.get_mut(&name)
+                    && known.object.metadata.uid == object.metadata.uid
+                {
+                    known.gone_since = Some(Instant::now());
+                    touched.push(name);
+                }
+            }
+        }
+        drop(inner);
+        self.statuses.notify_one();
+        self.registries.add_all(touched, Lane::Express);
+    }
+
+    /// Folds the watch on namespaces.
+    pub(crate) fn namespaces_changed(&self, change: Change<Namespace>) {
+        let mut touched = Vec::new();
+        let mut new = Vec::new();
+        let mut inner = self.lock();
+        match change {
+            Change::Restarted(namespaces) => {
+                let there: BTreeSet<String> = namespaces.iter().map(|ns| ns.name.clone()).collect();
+                for (name, place) in &mut inner.places {
+                    if !there.contains(name) && place.namespace.take().is_some() {
+                        place.standing = None;
+                    }
+                }
+                for namespace in namespaces {
+                    touched.push(namespace.name.clone());
+                    inner.upsert_namespace(namespace);
+                }
+            }
+            Change::Applied(namespace) => {
+                let name = namespace.name.clone();
+                match inner.upsert_namespace(namespace) {
+                    Upsert::New => new.push(name),
+                    Upsert::Changed => touched.push(name),
+                    Upsert::Same => {}
+                }
+            }
+            Change::Deleted(namespace) => {
+                if let Some(place) = inner.places.get_mut(&namespace.name) {
+                    place.namespace = None;
+                    place.standing = None;
+                }
+            }
+        }
+        inner.places.retain(|_, place| !place.is_empty());
+        drop(inner);
+        self.statuses.notify_one();
+        self.namespaces.add_all(touched, Lane::Bulk);
+        self.namespaces.add_all(new, Lane::Express);
+    }
+
+    /// Folds the watch on Secrets of our own namespace.
+    pub(crate) fn secrets_changed(&self, change: Change<Secret>) {
+        let mut inner = self.lock();
+        let changed: BTreeSet<String> = match change {
+            Change::Restarted(secrets) => {
+                let before = std::mem::take(&mut inner.secrets);
+                inner.secrets = secrets
+                    .into_iter()
+                    .map(|secret| (secret.name_any(), Arc::new(secret)))
+                    .collect();
+                before
+                    .into_keys()
+                    .chain(inner.secrets.keys().cloned())
+                    .collect()
+            }
+            Change::Applied(secret) => {
+                let name = secret.name_any();
+                inner.secrets.insert(name.clone(), Arc::new(secret));
+                BTreeSet::from([name])
+            }
+            Change::Deleted(secret) => {
+                let name = secret.name_any();
+                inner.secrets.remove(&name);
+                BTreeSet::from([name])
+            }
+        };
+        let touched: Vec<String> = changed
+            .iter()
+            .flat_map(|name| inner.secret_changed(name))
+            .collect();
+        drop(inner);
+        self.certificates.notify_one();
+        self.registries.add_all(touched, Lane::Express);
+    }
+
+    /// Folds the watch on copies, each with its namespace.
+    pub(crate) fn copies_changed(&self, change: Change<(String, Copy)>) {
+        let mut touched = Vec::new();
+        let mut inner = self.lock();
+        match change {
+            Change::Restarted(copies) => {
+                let there: HashSet<String> = copies.iter().map(|(ns, _)| ns.clone()).collect();
+                for (name, place) in &mut inner.places {
+                    if place.copy.is_some() && !there.contains(name) {
+                        place.copy = None;
+                        touched.push(name.clone());
+                    }
+                }
+                for (namespace, copy) in copies {
+                    touched.push(namespace.clone());
+                    inner.fold_copy(namespace, copy);
+                }
+            }
+            Change::Applied((namespace, copy)) => {
+                touched.push(namespace.clone());
+                inner.fold_copy(namespace, copy);
+            }
+            Change::Deleted((namespace, copy)) => {
+                if let Some(place) = inner.places.get_mut(&namespace)
+                    && place
+                        .copy
+                        .as_ref()
+                        .is_some_and(|known| known.version.uid == copy.version.uid)
+                {
+                    place.copy = None;
+                    touched.push(namespace);
+                }
+            }
+        }
+        inner.places.retain(|_, place| !place.is_empty());
+        drop(inner);
+        self.namespaces.add_all(touched, Lane::Bulk);
+    }
+
+    /// Folds the watch on PullAccesses, each with its namespace.
+    pub(crate) fn accesses_changed(&self, change: Change<(String, Access)>) {
+        let mut touched = Vec::new();
+        let mut inner = self.lock();
+        match change {
+            Change::Restarted(accesses) => {
+                let there: HashSet<String> = accesses.iter().map(|(ns, _)| ns.clone()).collect();
+                for (name, place) in &mut inner.places {
+                    if place.access.is_some() && !there.contains(name) {
+                        place.access = None;
+                        touched.push(name.clone());
+                    }
+                }
+                inner.lists.clear();
+                for (namespace, access) in accesses {
+                    touched.push(namespace.clone());
+                    inner.fold_access(namespace, access);
+                }
+            }
+            Change::Applied((namespace, access)) => {
+                touched.push(namespace.clone());
+                inner.fold_access(namespace, access);
+            }
+            Change::Deleted((namespace, access)) => {
+                if let Some(place) = inner.places.get_mut(&namespace)
+                    && place
+                        .access
+                        .as_ref()
+                        .is_some_and(|known| known.version.uid == access.version.uid)
+                {
+                    place.access = None;
+                    touched.push(namespace);
+                }
+            }
+        }
+        inner.places.retain(|_, place| !place.is_empty());
+        drop(inner);
+        self.namespaces.add_all(touched, Lane::Bulk);
+    }
+
+    /// Folds the watch on our webhook configuration.
+    pub(crate) fn webhook_configuration_changed(&self, found: Option<WebhookConfiguration>) {
+        self.lock().webhook_configuration = found;
+        self.certificates.notify_one();
+    }
+
+    /// The webhook configuration, where there is one.
+    pub(crate) fn webhook_configuration(&self) -> Option<WebhookConfiguration> {
+        self.lock().webhook_configuration.clone()
+    }
+
+    /// A Secret of our own namespace.
+    pub(crate) fn secret(&self, name: &str) -> Option<Arc<Secret>> {
+        self.lock().secrets.get(name).map(Arc::clone)
+    }
+
+    /// A Secret of our own namespace was written, or is known to be gone: what the watch will tell as well.
+    pub(crate) fn wrote_secret(&self, name: &str, secret: Option<Secret>) {
+        let mut inner = self.lock();
+        match secret {
+            Some(secret) => inner.secrets.insert(name.to_owned(), Arc::new(secret)),
+            None => inner.secrets.remove(name),
+        };
+        inner.secret_changed(name);
+    }
+
+    /// Everything that is known of a Registry.
+    pub(crate) fn registry(&self, name: &str) -> Option<(Known, Option<LastGood>)> {
+        let inner = self.lock();
+        let known = inner.registries.get(name)?.clone();
+        let last_good = inner.last_good_of(&known).cloned();
+        Some((known, last_good))
+    }
+
+    /// All Registries.
+    pub(crate) fn all_registries(&self) -> Vec<(Known, Option<LastGood>)> {
+        let inner = self.lock();
+        inner
+            .registries
+            .values()
+            .map(|known| (known.clone(), inner.last_good_of(known).cloned()))
+            .collect()
+    }
+
+    /// The Registry is gone for good.
+    pub(crate) fn forget_registry(&self, name: &str) {
+        let mut inner = self.lock();
+        if inner
+            .registries
+            .get(name)
+            .is_some_and(|known| known.gone_since.is_some())
+        {
+            inner.registries.remove(name);
+            inner.last_good.remove(name);
+        }
+        drop(inner);
+        self.publish();
+    }
+
+    /// It was found out how a Registry's credential stands.
+    pub(crate) fn judge(&self, name: &str, object: &Arc<Registry>, verdict: Verdict) {
+        let mut inner = self.lock();
+        if let Some(known) = inner.registries.get_mut(name)
+            && known.object.metadata.uid == object.metadata.uid
+        {
+            known.verdict = (object.metadata.generation, verdict);
+        }
+        drop(inner);
+        self.publish();
+        self.statuses.notify_one();
+    }
+
+    /// Makes new rules of what is known, and has all namespaces looked at if they differ from those before.
+    pub(crate) fn publish(&self) {
+        let mut inner = self.lock();
+        let rules = inner.make_rules(&self.settings);
+        if rules.is_same(&inner.rules) && inner.rules.revision > 0 {
+            return;
+        }
+        inner.rules = Arc::new(rules);
+        let all: Vec<String> = inner.places.keys().cloned().collect();
+        drop(inner);
+        self.namespaces.add_all(all, Lane::Bulk);
+        self.statuses.notify_one();
+    }
+
+    /// The rules in force, and what is known of a namespace.
+    pub(crate) fn place(&self, namespace: &str) -> (Arc<Rules>, Option<Place>) {
+        let inner = self.lock();
+        (
+            Arc::clone(&inner.rules),
+            inner.places.get(namespace).cloned(),
+        )
+    }
+
+    /// Everything has to be looked at: a new term has begun.
+    pub(crate) fn look_at_everything(&self) {
+        self.publish();
+        let inner = self.lock();
+        let registries: BTreeSet<String> = inner
+            .registries
+            .keys()
+            .cloned()
+            .chain(
+                inner
+                    .secrets
+                    .keys()
+                    .filter_map(|name| credential::registry_of(name).map(ToOwned::to_owned)),
+            )
+            .collect();
+        let namespaces: Vec<String> = inner.places.keys().cloned().collect();
+        drop(inner);
+        self.registries.add_all(registries, Lane::Express);
+        self.namespaces.add_all(namespaces, Lane::Bulk);
+        self.statuses.notify_one();
+        self.certificates.notify_one();
+    }
+
+    /// The copy in a namespace was written, or is known to be gone.
+    pub(crate) fn wrote_copy(&self, namespace: &str, copy: Option<Copy>) {
+        let mut inner = self.lock();
+        match copy {
+            Some(copy) => inner.fold_copy(namespace.to_owned(), copy),
+            None => {
+                if let Some(place) = inner.places.get_mut(namespace) {
+                    place.copy = None;
+                }
+            }
+        }
+    }
+
+    /// The PullAccess in a namespace was written, or is known to be gone.
+    pub(crate) fn wrote_access(&self, namespace: &str, access: Option<Access>) {
+        let mut inner = self.lock();
+        match access {
+            Some(access) => inner.fold_access(namespace.to_owned(), access),
+            None => {
+                if let Some(place) = inner.places.get_mut(namespace) {
+                    place.access = None;
+                }
+            }
+        }
+    }
+
+    /// How a namespace stands now.
+    pub(crate) fn stands(&self, namespace: &str, standing: Standing) {
+        let mut inner = self.lock();
+        let Some(place) = inner.places.get_mut(namespace) else {
+            return;
+        };
+        if place.namespace.is_none() || place.standing.as_ref() == Some(&standing) {
+            return;
+        }
+        place.standing = Some(standing);
+        drop(inner);
+        self.statuses.notify_one();
+    }
+
+    /// Calls `each` with every namespace that exists; returns the revision of the rules in force.
+    pub(crate) fn survey(&self, mut each: impl FnMut(&str, Option<&Standing>)) -> u64 {
+        let inner = self.lock();
+        for (name, place) in &inner.places {
+            if place.namespace.is_some() {
+                each(name, place.standing.as_ref());
+            }
+        }
+        inner.rules.revision
+    }
+}
+
+enum Upsert {
+    New,
+    Changed,
+    Same,
+}
+
+impl Inner {
+    /// Returns the Registry's name where more than its status has changed.
+    fn upsert_registry(&mut self, object: Registry) -> Option<String> {
+        let name = object.name_any();
+        let object = Arc::new(object);
+        let converted = convert::registry(&object).ok().map(Arc::new);
+        let Some(known) = self.registries.get_mut(&name) else {
+            let known = Known {
+                object,
+                gone_since: None,
+                domain: converted,
+                verdict: (None, Verdict::Pending),
+            };
+            self.registries.insert(name.clone(), known);
+            return Some(name);
+        };
+        let is_same_object = known.object.metadata.uid == object.metadata.uid;
+        let is_unchanged =
+            is_same_object && known.gone_since.is_none() && known.object.spec == object.spec;
+        known.domain = match converted {
+            Some(converted) => Some(converted),
+            None if is_same_object => known.domain.take(),
+            None => None,
+        };
+        if !is_same_object {
+            known.verdict = (None, Verdict::Pending);
+        }
+        known.gone_since = None;
+        known.object = object;
+        if is_unchanged {
+            // the verdict holds for the generation that only other metadata has moved to
+            known.verdict.0 = known.object.metadata.generation;
+            return None;
+        }
+        Some(name)
+    }
+
+    fn upsert_namespace(&mut self, namespace: Namespace) -> Upsert {
+        let place = self.places.entry(namespace.name.clone()).or_default();
+        let upsert = match &place.namespace {
+            None => Upsert::New,
+            Some(known) if **known == namespace => return Upsert::Same,
+            Some(_) => Upsert::Changed,
+        };
+        place.namespace = Some(Arc::new(namespace));
+        upsert
+    }
+
+    /// Returns the Registries that have to do with a Secret of our namespace.
+    fn secret_changed(&mut self, name: &str) -> Vec<String> {
+        let mut touched: Vec<String> = self
+            .registries
+            .iter()
+            .filter(|(_, known)| {
+                let auth = known.object.spec.auth.as_ref();
+                auth.and_then(source::secret_name) == Some(name)
+            })
+            .map(|(registry, _)| registry.clone())
+            .collect();
+        if let Some(registry) = credential::registry_of(name) {
+            touched.push(registry.to_owned());
+            let stored = self
+                .secrets
+                .get(name)
+                .and_then(|secret| LastGood::read(secret));
+            match (stored, self.last_good.get_mut(registry)) {
+                (Some(mut stored), Some(known)) => {
+                    // rules compare entries by identity
+                    if stored.digest == known.digest && stored.registry_uid == known.registry_uid {
+                        stored.entries = Arc::clone(&known.entries);
+                    }
+                    *known = stored;
+                }
+                (Some(stored), None) => {
+                    self.last_good.insert(registry.to_owned(), stored);
+                }
+                // what was good stays good; it is stored again from here
+                (None, Some(known)) => known.is_stored = false,
+                (None, None) => {}
+            }
+        }
+        touched
+    }
+
+    fn last_good_of(&self, known: &Known) -> Option<&LastGood> {
+        let name = known.object.metadata.name.as_deref()?;
+        self.last_good.get(name).filter(|last_good| {
+            Some(last_good.registry_uid.as_str()) == known.object.metadata.uid.as_deref()
+        })
+    }
+
+    /// Keeps the later of two states; what was once ours stays ours whatever becomes of its labels.
+    fn fold_copy(&mut self, namespace: String, mut copy: Copy) {
+        let place = self.places.entry(namespace).or_default();
+        if let Some(known) = &place.copy {
+            if known.version.is_newer_than(&copy.version) {
+                return;
+            }
+            copy.ours |= known.ours && known.version.uid == copy.version.uid;
+        }
+        place.copy = Some(copy);
+    }
+
+    fn fold_access(&mut self, namespace: String, mut access: Access) {
+        access.content = AccessContent {
+            registries: self.shared_list(access.content.registries),
+            ..access.content
+        };
+        let place = self.places.entry(namespace).or_default();
+        let is_outdated = place
+            .access
+            .as_ref()
+            .is_some_and(|known| known.version.is_newer_than(&access.version));
+        if !is_outdated {
+            place.access = Some(access);
+        }
+    }
+
+    fn shared_list(&mut self, list: Arc<[RegistryAccess]>) -> Arc<[RegistryAccess]> {
+        /// More different lists than this are a cluster where nearly every namespace has its own.
+        const MOST: usize = 1024;
+        let Ok(text) = serde_json::to_string(&*list) else {
+            return list;
+        };
+        if let Some(SharedList(_, known)) = self.lists.get(text.as_str()) {
+            return Arc::clone(known);
+        }
+        if self.lists.len() >= MOST {
+            self.lists
+                .retain(|SharedList(_, list)| Arc::strong_count(list) > 1);
+        }
+        if self.lists.len() < MOST {
+            self.lists.insert(SharedList(text, Arc::clone(&list)));
+        }
+        list
+    }
+
+    fn make_rules(&self, settings: &Settings) -> Rules {
+        let mut uncertain = Uncertain::default();
+        let mut policy = Policy {
+            cluster_name: settings.cluster_name.clone(),
+            own_namespaces: BTreeSet::from([settings.namespace.clone()]),
+            admitted_system_namespaces: settings.system_namespaces.clone(),
+            registries: Vec::new(),
+        };
+        let mut credentials = BTreeMap::new();
+        for (name, known) in &self.registries {
+            let Some(domain) = &known.domain else {
+                uncertain.unreadable.insert(name.clone());
+                continue;
+            };
+            policy.registries.push(Arc::clone(domain));
+            let credential = match self.last_good_of(known) {
+                Some(last_good) => Ok(Arc::clone(&last_good.entries)),
+                None => {
+                    let had_one = known
+                        .object
+                        .status
+                        .as_ref()
+                        .is_some_and(|status| status.credentials.is_some());
+                    let needs_one = domain.credential == CredentialKind::Copied;
+                    if needs_one && (had_one || known.verdict.1 == Verdict::Pending) {
+                        uncertain.lost.insert(name.clone());
+                    }
+                    Err(match &known.verdict.1 {
+                        Verdict::Bad { reason, .. } => *reason,
+                        Verdict::Pending
+                        | Verdict::Public
+                        | Verdict::Held
+                        | Verdict::Good
+                        | Verdict::Invalid(_) => Reason::CredentialPending,
+                    })
+                }
+            };
+            credentials.insert(name.clone(), credential);
+        }
+        Rules::new(self.rules.revision + 1, policy, credentials, uncertain)
+    }
+}
