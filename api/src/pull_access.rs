@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 /// The name of the one PullAccess in each selected namespace.
 pub const NAME: &str = "pullpass";
 
+/// The label that repeats `secret.state`, for whoever watches metadata alone: with many registries the object is twenty
+/// times as large.
+pub const SECRET_STATE_LABEL: &str = "pullpass.dev/secret-state";
+
 /// What Pullpass tells a namespace. Only its controller writes it; whoever may view the namespace may read it.
 ///
 /// It names only registries that the namespace is entitled to, and carries neither time nor hash nor expiry: it changes
@@ -85,6 +89,16 @@ pub enum SecretState {
     Written,
     /// It cannot be written at present.
     Blocked,
+}
+
+impl SecretState {
+    /// As it is written, in the field and in [`SECRET_STATE_LABEL`].
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Written => "Written",
+            Self::Blocked => "Blocked",
+        }
+    }
 }
 
 /// One registry that a namespace may use.

@@ -65,7 +65,7 @@ pub enum StartError {
 pub async fn start(context: Context, config: Config) -> Result<SocketAddr, StartError> {
     let metrics = Metrics::new(&context.registry)?;
     let state = Arc::new(State::new(config.policy_frame()));
-    watches::start(&context, &state, &config.pull_secret_name)?;
+    watches::start(&context, &state)?;
     let source = match &config.serving_directory {
         Some(directory) => serving_cert::Source::Directory(directory),
         None => serving_cert::Source::Secret {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::{Api, ResourceExt as _};
+use pullpass_api::pull_access::SECRET_STATE_LABEL;
 use pullpass_api::{PullAccess, convert, pull_access};
 use pullpass_daemon::shutdown::Stage;
 use pullpass_daemon::watch::DuplicateWatch;
@@ -21,11 +22,7 @@ use crate::state::registries::SeenRegistry;
 ///
 /// # Errors
 /// One of the watches was added before.
-pub(crate) fn start(
-    context: &Context,
-    state: &Arc<State>,
-    secret_name: &str,
-) -> Result<(), DuplicateWatch> {
+pub(crate) fn start(context: &Context, state: &Arc<State>) -> Result<(), DuplicateWatch> {
     let client = &context.client;
     let watches = &context.watches;
     let stop = context.tasks.stop(Stage::Work);
@@ -56,11 +53,8 @@ pub(crate) fn start(
     let (pull_accesses, follow_pull_accesses) = watches.add(
         WatchSpec::new("pullaccesses").fields(&format!("metadata.name={}", pull_access::NAME)),
         client,
-        |client| Api::all_with(client, &ApiResource::erase::<PullAccess>(&())),
-        {
-            let secret_name = secret_name.to_owned();
-            move |object| seen_pull_access(&object, &secret_name)
-        },
+        Api::<PartialObjectMeta<PullAccess>>::all,
+        |object| seen_pull_access(&object),
         {
             let state = Arc::clone(state);
             move |change| state.namespaces.apply_pull_access(change)
@@ -146,23 +140,16 @@ fn seen_namespace(object: PartialObjectMeta<Namespace>) -> SeenNamespace {
     }
 }
 
-/// Read field by field, since later versions may know further states.
-fn seen_pull_access(object: &DynamicObject, secret_name: &str) -> SeenPullAccess {
-    let field = |name: &str| {
-        object
-            .data
-            .get("secret")
-            .and_then(|secret| secret.get(name))
-            .and_then(|value| value.as_str())
-    };
+/// That it exists means that waiting is over, one way or the other; only the reason that is given differs.
+fn seen_pull_access(object: &PartialObjectMeta<PullAccess>) -> SeenPullAccess {
+    let blocked = pull_access::SecretState::Blocked.as_str();
+    let state = object.labels().get(SECRET_STATE_LABEL);
     SeenPullAccess {
         namespace: object.namespace().unwrap_or_default(),
-        secret: match field("state") {
-            // left from before the name was changed in the chart
-            _ if field("name") != Some(secret_name) => None,
-            Some("Written") => Some(SecretState::Written),
-            Some("Blocked") => Some(SecretState::Blocked),
-            _ => None,
+        secret: if state.is_some_and(|state| state == blocked) {
+            SecretState::Blocked
+        } else {
+            SecretState::Written
         },
     }
 }
@@ -184,7 +171,6 @@ fn seen_account(object: &PartialObjectMeta<ServiceAccount>) -> SeenAccount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pullpass_api::pull_access::{PullAccessFields, SecretAccess};
     use rstest::rstest;
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
@@ -216,42 +202,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_the_controller_writes_is_understood() {
-        use pullpass_api::pull_access::SecretState as Told;
-        for (told, expected) in [
-            (Told::Written, SecretState::Written),
-            (Told::Blocked, SecretState::Blocked),
-        ] {
-            let fields = PullAccessFields {
-                secret: SecretAccess {
-                    name: "pullpass".into(),
-                    state: told,
-                    reason: "Any".into(),
-                },
-                registries: Vec::new(),
-            };
-            let mut written = serde_json::to_value(fields).unwrap();
-            written["metadata"] = json!({"name": "pullpass", "namespace": "team-a"});
-            let seen = seen_pull_access(&object(written), "pullpass");
-            assert_eq!(
-                seen,
-                SeenPullAccess {
-                    namespace: "team-a".into(),
-                    secret: Some(expected)
-                }
-            );
-        }
-    }
-
     #[rstest]
-    #[case(json!({"name": "before", "state": "Written"}))]
-    #[case(json!({"name": "pullpass", "state": "Later"}))]
-    #[case(json!({"name": "pullpass"}))]
-    #[case(json!(null))]
-    fn what_is_not_understood_says_nothing(#[case] secret: Value) {
-        let object = object(json!({"metadata": {"namespace": "team-a"}, "secret": secret}));
-        assert_eq!(seen_pull_access(&object, "pullpass").secret, None);
+    #[case(json!({SECRET_STATE_LABEL: "Written"}), SecretState::Written)]
+    #[case(json!({SECRET_STATE_LABEL: "Blocked"}), SecretState::Blocked)]
+    #[case(json!({SECRET_STATE_LABEL: "Later"}), SecretState::Written)]
+    #[case(json!({}), SecretState::Written)]
+    fn the_label_tells_whether_the_secret_is_blocked(
+        #[case] labels: Value,
+        #[case] secret: SecretState,
+    ) {
+        let object = object(json!({
+            "metadata": {"name": "pullpass", "namespace": "team-a", "labels": labels},
+        }));
+        let expected = SeenPullAccess {
+            namespace: "team-a".into(),
+            secret,
+        };
+        assert_eq!(seen_pull_access(&object), expected);
     }
 
     #[rstest]

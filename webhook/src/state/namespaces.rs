@@ -1,7 +1,7 @@
 //! The namespaces: what is known of each, what it is granted, and how far its Secret has got.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -21,6 +21,10 @@ pub const YOUTH: Duration = Duration::from_secs(30);
 /// How many names are remembered as not worth waiting for. They are those of namespaces whose Secret did not come
 /// in time, so that this many at once mean that the controller is away.
 const VAIN_NAMES: usize = 4096;
+
+/// How many different grants are looked through to find one that is there already. Most clusters have a few kinds of
+/// namespaces; where each is of its own kind, sharing gains nothing.
+const DISTINCT_GRANTS: usize = 64;
 
 /// A namespace as it was seen.
 #[derive(Clone, Debug)]
@@ -45,8 +49,8 @@ pub enum SecretState {
 pub struct SeenPullAccess {
     /// The namespace.
     pub namespace: String,
-    /// What it says of our Secret; `None` where it speaks of one of another name, or not in words that are known.
-    pub secret: Option<SecretState>,
+    /// What it says of the Secret.
+    pub secret: SecretState,
 }
 
 /// What is known of one namespace at one moment.
@@ -68,6 +72,7 @@ pub struct View {
 #[derive(Debug, Default)]
 pub struct Namespaces {
     table: RwLock<Table>,
+    grants: Mutex<SharedGrants>,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +89,39 @@ struct Row {
     secret: Option<SecretState>,
     /// Woken at every change of the row; there while somebody waits.
     changed: Option<Arc<Notify>>,
+}
+
+/// Grants of one policy, each once however many namespaces have it.
+#[derive(Debug, Default)]
+struct SharedGrants {
+    generation: u64,
+    distinct: Vec<Arc<Grant>>,
+}
+
+impl SharedGrants {
+    fn share(&mut self, grant: Grant, generation: u64) -> Arc<Grant> {
+        if self.generation != generation {
+            self.generation = generation;
+            self.distinct = Vec::new();
+        }
+        let is_same = |other: &&Arc<Grant>| {
+            other.nothing_because == grant.nothing_because
+                && other.granted.len() == grant.granted.len()
+                && other
+                    .granted
+                    .iter()
+                    .zip(&grant.granted)
+                    .all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        if let Some(same) = self.distinct.iter().find(is_same) {
+            return Arc::clone(same);
+        }
+        let grant = Arc::new(grant);
+        if self.distinct.len() < DISTINCT_GRANTS {
+            self.distinct.push(Arc::clone(&grant));
+        }
+        grant
+    }
 }
 
 /// What is kept of a namespace. Replaced when the namespace changes, and with it the grant.
@@ -125,7 +163,13 @@ impl Known {
             )
     }
 
-    fn granted(&self, name: &str, policy: &Policy, generation: u64) -> Arc<Grant> {
+    fn granted(
+        &self,
+        name: &str,
+        policy: &Policy,
+        generation: u64,
+        shared: &Mutex<SharedGrants>,
+    ) -> Arc<Grant> {
         if let Some(kept) = &*self.grant.load()
             && kept.0 == generation
         {
@@ -143,7 +187,10 @@ impl Known {
         let mut granted = grant(&namespace, policy);
         // no decision on a pod asks for the other registries, and a name for each of them would add up
         granted.refused = Vec::new();
-        let granted = Arc::new(granted);
+        let granted = shared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .share(granted, generation);
         self.grant
             .store(Some(Arc::new((generation, Arc::clone(&granted)))));
         granted
@@ -175,7 +222,7 @@ impl Namespaces {
             secret,
             was_in_vain,
             grant: match known {
-                Some(known) => known.granted(name, policy, version.generation),
+                Some(known) => known.granted(name, policy, version.generation, &self.grants),
                 None => Arc::new(granted_by_name(name, policy)),
             },
         })
@@ -250,7 +297,7 @@ impl Namespaces {
         match change {
             Change::Restarted(all) => {
                 table.pull_accesses_listed = true;
-                let listed: HashMap<&str, Option<SecretState>> = all
+                let listed: HashMap<&str, SecretState> = all
                     .iter()
                     .map(|seen| (seen.namespace.as_str(), seen.secret))
                     .collect();
@@ -264,10 +311,10 @@ impl Namespaces {
                     table.deliver(&name, None);
                 }
                 for (name, secret) in listed {
-                    table.deliver(name, secret);
+                    table.deliver(name, Some(secret));
                 }
             }
-            Change::Applied(seen) => table.deliver(&seen.namespace, seen.secret),
+            Change::Applied(seen) => table.deliver(&seen.namespace, Some(seen.secret)),
             Change::Deleted(seen) => table.deliver(&seen.namespace, None),
         }
     }
@@ -402,7 +449,7 @@ mod tests {
         seen
     }
 
-    fn pull_access(namespace: &str, secret: Option<SecretState>) -> SeenPullAccess {
+    fn pull_access(namespace: &str, secret: SecretState) -> SeenPullAccess {
         SeenPullAccess {
             namespace: namespace.into(),
             secret,
@@ -508,6 +555,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn like_namespaces_share_their_grant() {
+        let namespaces = Namespaces::default();
+        apply(&namespaces, Change::Applied(seen("a-1", NOW)));
+        apply(&namespaces, Change::Applied(seen("a-2", NOW)));
+        apply(&namespaces, Change::Applied(seen("b", NOW)));
+        let version = version(1, &["a-*"]);
+        let grant = |name: &str| namespaces.view(name, &version).unwrap().grant;
+        assert!(Arc::ptr_eq(&grant("a-1"), &grant("a-2")));
+        assert!(!Arc::ptr_eq(&grant("a-1"), &grant("b")));
+        assert!(grant("b").is_empty());
+    }
+
+    #[tokio::test]
     async fn an_unknown_namespace_gets_what_its_name_gives() {
         let namespaces = Namespaces::default();
         let unknown = namespaces.view("team-a", &version(1, &["team-*"])).unwrap();
@@ -523,19 +583,13 @@ mod tests {
     async fn the_secret_comes_and_goes() {
         let namespaces = Namespaces::default();
         namespaces.apply_pull_access(Change::Restarted(vec![
-            pull_access("a", Some(SecretState::Written)),
-            pull_access("b", Some(SecretState::Blocked)),
+            pull_access("a", SecretState::Written),
+            pull_access("b", SecretState::Blocked),
         ]));
         assert_eq!(view(&namespaces, "a").secret, Some(SecretState::Written));
         assert_eq!(view(&namespaces, "b").secret, Some(SecretState::Blocked));
-        namespaces.apply_pull_access(Change::Applied(pull_access(
-            "b",
-            Some(SecretState::Written),
-        )));
-        namespaces.apply_pull_access(Change::Deleted(pull_access(
-            "a",
-            Some(SecretState::Written),
-        )));
+        namespaces.apply_pull_access(Change::Applied(pull_access("b", SecretState::Written)));
+        namespaces.apply_pull_access(Change::Deleted(pull_access("a", SecretState::Written)));
         assert_eq!(view(&namespaces, "a").secret, None);
         assert_eq!(view(&namespaces, "b").secret, Some(SecretState::Written));
         namespaces.apply_pull_access(Change::Restarted(Vec::new()));
@@ -564,10 +618,8 @@ mod tests {
             if change == 0 {
                 apply(&namespaces, Change::Applied(seen("a", NOW)));
             } else {
-                namespaces.apply_pull_access(Change::Applied(pull_access(
-                    "a",
-                    Some(SecretState::Written),
-                )));
+                namespaces
+                    .apply_pull_access(Change::Applied(pull_access("a", SecretState::Written)));
             }
             assert!(woken.now_or_never().is_some());
         }
@@ -580,10 +632,7 @@ mod tests {
         namespaces.waited_in_vain("a");
         drop(changed);
         assert!(view(&namespaces, "a").was_in_vain);
-        namespaces.apply_pull_access(Change::Applied(pull_access(
-            "a",
-            Some(SecretState::Written),
-        )));
+        namespaces.apply_pull_access(Change::Applied(pull_access("a", SecretState::Written)));
         assert!(!view(&namespaces, "a").was_in_vain);
     }
 

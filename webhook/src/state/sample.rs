@@ -85,7 +85,7 @@ pub(crate) fn deliver(state: &State, secret: SecretState) {
         .namespaces
         .apply_pull_access(Change::Applied(SeenPullAccess {
             namespace: NAMESPACE.into(),
-            secret: Some(secret),
+            secret,
         }));
 }
 
