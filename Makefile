@@ -38,3 +38,7 @@ generate: ## write the generated files anew: custom resource definitions and the
 .PHONY: images
 images: ## OCI archives of the images, in target/images
 	@PROFILE=$(PROFILE) deploy/images/build
+
+.PHONY: fuzz
+fuzz: ## fuzz every reader of foreign input, FUZZ_SECONDS (default 300) each
+	@tests/fuzz/run $${FUZZ_SECONDS:-300}
