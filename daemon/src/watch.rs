@@ -83,6 +83,15 @@ impl WatchSpec {
         }
     }
 
+    /// Lists everything in one answer instead of pages. An API server gives the first page of a list from its memory,
+    /// and reads the others from etcd, where it has to decode each object as a whole even if metadata alone is
+    /// asked for. For objects that are many, large, and reduced to little.
+    #[must_use]
+    pub fn in_one_page(mut self) -> Self {
+        self.config.page_size = None;
+        self
+    }
+
     /// Only objects that match this label selector.
     #[must_use]
     pub fn labels(self, selector: &str) -> Self {
