@@ -13,6 +13,7 @@ mod metrics;
 pub mod review;
 pub mod server;
 pub mod serving_cert;
+mod slim;
 pub mod state;
 mod watches;
 

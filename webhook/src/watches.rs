@@ -12,6 +12,7 @@ use pullpass_daemon::shutdown::Stage;
 use pullpass_daemon::watch::DuplicateWatch;
 use pullpass_daemon::{Context, Freshness, WatchSpec};
 
+use crate::slim::Slim;
 use crate::state::State;
 use crate::state::accounts::{ENFORCE_MOUNTABLE_SECRETS_ANNOTATION, SeenAccount, is_true};
 use crate::state::namespaces::{SecretState, SeenNamespace, SeenPullAccess};
@@ -51,9 +52,11 @@ pub(crate) fn start(context: &Context, state: &Arc<State>) -> Result<(), Duplica
         stop.clone(),
     )?;
     let (pull_accesses, follow_pull_accesses) = watches.add(
-        WatchSpec::new("pullaccesses").fields(&format!("metadata.name={}", pull_access::NAME)),
+        WatchSpec::new("pullaccesses")
+            .fields(&format!("metadata.name={}", pull_access::NAME))
+            .in_one_page(),
         client,
-        Api::<PartialObjectMeta<PullAccess>>::all,
+        Api::<Slim<PullAccess>>::all,
         |object| seen_pull_access(&object),
         {
             let state = Arc::clone(state);
@@ -141,7 +144,7 @@ fn seen_namespace(object: PartialObjectMeta<Namespace>) -> SeenNamespace {
 }
 
 /// That it exists means that waiting is over, one way or the other; only the reason that is given differs.
-fn seen_pull_access(object: &PartialObjectMeta<PullAccess>) -> SeenPullAccess {
+fn seen_pull_access(object: &Slim<PullAccess>) -> SeenPullAccess {
     let blocked = pull_access::SecretState::Blocked.as_str();
     let state = object.labels().get(SECRET_STATE_LABEL);
     SeenPullAccess {
