@@ -42,3 +42,7 @@ images: ## OCI archives of the images, in target/images
 .PHONY: fuzz
 fuzz: ## fuzz every reader of foreign input, FUZZ_SECONDS (default 300) each
 	@tests/fuzz/run $${FUZZ_SECONDS:-300}
+
+.PHONY: bench
+bench: ## measure what is promised about speed; BENCH=admission, instructions, pods or footprint for a part of it
+	@tests/benches/run $(BENCH)
