@@ -101,6 +101,17 @@ impl Daemon {
         must(must(ending).await.context("the supervisor panicked"))
     }
 
+    /// Lets nothing of it run for a while, as SIGSTOP and SIGCONT do.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "its only worker thread is what has to be blocked"
+    )]
+    pub fn freeze(&self, during: Duration) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(async move { std::thread::sleep(during) });
+        }
+    }
+
     /// Ends it without any notice, as SIGKILL does.
     pub fn kill(self) {}
 }
@@ -124,6 +135,35 @@ pub struct Webhook {
 }
 
 impl ApiServer {
+    /// Starts the controller with this identity and these flags, and waits until it is ready, which it is whether it leads
+    /// or not.
+    pub async fn start_controller(&self, identity: &str, flags: &[&str]) -> Daemon {
+        let daemon = self.start_controller_unready(identity, flags).await;
+        daemon.ready().await;
+        daemon
+    }
+
+    /// The same without waiting, for where it cannot become ready.
+    pub async fn start_controller_unready(&self, identity: &str, flags: &[&str]) -> Daemon {
+        let own = ["pullpass-controller", "--identity", identity];
+        let config = must(
+            pullpass_controller::Config::try_parse_from([&own, flags].concat())
+                .context("the controller's flags"),
+        );
+        let started =
+            Daemon::start(
+                self,
+                pullpass_controller::COMPONENT,
+                pullpass_controller::VERSION,
+                pullpass_controller::DRAIN,
+                |context| async move {
+                    Ok(pullpass_controller::start(context, config.controller).await?)
+                },
+            )
+            .await;
+        must(started).0
+    }
+
     /// Starts the webhook on a free port with these flags, with a certificate of the test's own, and waits until it is
     /// ready.
     pub async fn start_webhook(&self, flags: &[&str]) -> Webhook {

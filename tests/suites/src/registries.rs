@@ -4,9 +4,11 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use pullpass_api::Registry;
-use pullpass_harness::ApiServer;
 use pullpass_harness::objects::{SYSTEM_NAMESPACE, basic_secret};
+use pullpass_harness::{ApiServer, eventually};
 use serde_json::{Value, json};
+
+use crate::copies::CONVERGENCE;
 
 const FIELD_MANAGER: &str = "pullpass-tests";
 
@@ -121,4 +123,20 @@ pub async fn condition(server: &ApiServer, name: &str, kind: &str) -> Result<Str
         .find(|condition| condition.type_ == kind && status.observed_generation == generation)
         .map(|condition| format!("{}/{}", condition.status, condition.reason))
         .ok_or(shown)
+}
+
+/// Waits until a condition says this, as `True/Synced`.
+///
+/// # Panics
+/// If that does not come about.
+pub async fn has_condition(server: &ApiServer, name: &str, kind: &str, wanted: &str) {
+    eventually(CONVERGENCE, "the Registry's condition", async || {
+        let found = condition(server, name, kind).await?;
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(format!("{name} {kind}={found}, not {wanted}"))
+        }
+    })
+    .await;
 }

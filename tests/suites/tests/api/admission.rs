@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use pullpass_api::PullAccess;
+use pullpass_api::pull_access::SECRET_STATE_LABEL;
 use pullpass_daemon::Ending;
 use pullpass_harness::daemons::Webhook;
 use pullpass_harness::objects::PULL_SECRET;
@@ -61,11 +62,17 @@ async fn namespace_with_access(server: &Lease, prefix: &str, labels: &[(&str, &s
 }
 
 async fn provide_access(server: &Lease, namespace: &str) {
+    tell_access(server, namespace, "Written", "Written").await;
+}
+
+/// Writes the PullAccess as the controller does.
+async fn tell_access(server: &Lease, namespace: &str, state: &str, reason: &str) {
     let access: PullAccess = serde_json::from_value(json!({
         "apiVersion": "pullpass.dev/v1alpha1",
         "kind": "PullAccess",
-        "metadata": {"name": "pullpass"},
-        "secret": {"name": PULL_SECRET, "state": "Written", "reason": "Written"}, "registries": [],
+        "metadata": {"name": "pullpass", "labels": {SECRET_STATE_LABEL: state}},
+        "secret": {"name": PULL_SECRET, "state": state, "reason": reason},
+        "registries": [],
     }))
     .unwrap();
     let accesses: Api<PullAccess> = server.of(namespace);
@@ -232,16 +239,7 @@ async fn the_wait_is_bounded_and_ends_with_the_name() {
 async fn a_blocked_namespace_waits_for_nothing() {
     let (server, _webhook) = scene(&["--wait=10s"]).await;
     let namespace = server.namespace("team-blocked").await;
-    let accesses: Api<PullAccess> = server.of(&namespace);
-    let blocked: PullAccess = serde_json::from_value(json!({
-        "apiVersion": "pullpass.dev/v1alpha1", "kind": "PullAccess", "metadata": {"name": "pullpass"},
-        "secret": {"name": PULL_SECRET, "state": "Blocked", "reason": "ForeignSecret"}, "registries": [],
-    }))
-    .unwrap();
-    accesses
-        .create(&PostParams::default(), &blocked)
-        .await
-        .unwrap();
+    tell_access(&server, &namespace, "Blocked", "ForeignSecret").await;
     let made = create(&server, &namespace, &pods::pod("first", IMAGE)).await;
     assert_eq!(pull_secrets(&made), [PULL_SECRET]);
 }

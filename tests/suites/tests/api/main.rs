@@ -7,6 +7,9 @@
 )]
 
 mod admission;
+mod certificates;
+mod copies;
 mod crds;
 mod fence;
+mod leader;
 mod reviews;
