@@ -16,6 +16,7 @@ pub fn definitions() -> serde_json::Result<Vec<CustomResourceDefinition>> {
         .map(|crd| {
             let mut value = serde_json::to_value(crd)?;
             forbid_null(&mut value);
+            unwrap_lines(&mut value);
             serde_json::from_value(value)
         })
         .collect()
@@ -32,6 +33,29 @@ fn forbid_null(value: &mut Value) {
             fields.values_mut().for_each(forbid_null);
         }
         Value::Array(items) => items.iter_mut().for_each(forbid_null),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Joins the lines of each description: they are as long as the source is wide, and `kubectl explain` wraps to the
+/// width of its terminal. An empty line still parts two paragraphs.
+fn unwrap_lines(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field {
+                    Value::String(text) if name == "description" => {
+                        let paragraphs: Vec<_> = text
+                            .split("\n\n")
+                            .map(|lines| lines.replace('\n', " "))
+                            .collect();
+                        *text = paragraphs.join("\n\n");
+                    }
+                    other => unwrap_lines(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(unwrap_lines),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
