@@ -43,15 +43,14 @@ fn unwrap_lines(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
-                match field {
-                    Value::String(text) if name == "description" => {
-                        let paragraphs: Vec<_> = text
-                            .split("\n\n")
-                            .map(|lines| lines.replace('\n', " "))
-                            .collect();
-                        *text = paragraphs.join("\n\n");
-                    }
-                    other => unwrap_lines(other),
+                if let ("description", Value::String(text)) = (name.as_str(), &mut *field) {
+                    let paragraphs: Vec<_> = text
+                        .split("\n\n")
+                        .map(|lines| lines.replace('\n', " "))
+                        .collect();
+                    *text = paragraphs.join("\n\n");
+                } else {
+                    unwrap_lines(field);
                 }
             }
         }
