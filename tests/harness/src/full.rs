@@ -72,6 +72,16 @@ impl Full {
     pub async fn install(&self) {
         must(install::install(&self.server).await);
     }
+
+    /// Runs the same `helm upgrade --install` once more, whether something has changed or not.
+    pub async fn upgrade(&self) {
+        must(install::upgrade(&self.server).await);
+    }
+
+    /// Runs `helm uninstall` and waits until it is done.
+    pub async fn uninstall(&self) {
+        must(install::uninstall(&self.server).await);
+    }
 }
 
 /// Takes a share of the full cluster, with Pullpass running in it; brings both up where they are not.

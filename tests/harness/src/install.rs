@@ -73,15 +73,15 @@ pub(crate) async fn install(server: &ApiServer) -> Result<()> {
         .load_images(&archives.each_ref().map(String::as_str))
         .await?;
     enforce_restricted_profile(server).await?;
-    upgrade(server, &[]).await?;
+    upgrade(server).await?;
     record(server, &wanted).await
 }
 
 /// Runs `helm upgrade --install` as a user would, with the images that are built here.
-pub(crate) async fn upgrade(server: &ApiServer, values: &[&str]) -> Result<()> {
+pub(crate) async fn upgrade(server: &ApiServer) -> Result<()> {
     let directory = chart::directory();
     let tag = format!("image.tag={}", tag()?);
-    let mut arguments = vec![
+    let arguments = [
         "upgrade",
         "--install",
         RELEASE,
@@ -94,9 +94,20 @@ pub(crate) async fn upgrade(server: &ApiServer, values: &[&str]) -> Result<()> {
         "--set",
         &tag,
     ];
-    for value in values {
-        arguments.extend(["--set", value]);
-    }
+    server.cluster().helm(&arguments).await.map(drop)
+}
+
+/// Runs `helm uninstall` as a user would.
+pub(crate) async fn uninstall(server: &ApiServer) -> Result<()> {
+    let arguments = [
+        "uninstall",
+        RELEASE,
+        "--namespace",
+        SYSTEM_NAMESPACE,
+        "--wait",
+        "--timeout",
+        "3m",
+    ];
     server.cluster().helm(&arguments).await.map(drop)
 }
 

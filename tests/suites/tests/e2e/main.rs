@@ -1,0 +1,15 @@
+//! Tests on a real cluster: kubelet, containerd, a registry that refuses strangers, and Pullpass as pods that Helm has
+//! installed. One module a subject.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod disruption;
+mod injection;
+mod lifecycle;
+mod pulls;
+mod rotation;
+mod scene;

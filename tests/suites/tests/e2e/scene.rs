@@ -1,0 +1,155 @@
+//! What every test here begins with: a user of the registry, and a Registry for namespaces of the test's own.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{ListParams, PostParams};
+use kube::{Api, ResourceExt as _};
+use pullpass_harness::registry::User;
+use pullpass_harness::{Full, eventually, name};
+use pullpass_suites::{pods, registries};
+use serde_json::json;
+
+/// How long a pod may take to be where it is going. About a second on an idle machine.
+pub(crate) const POD: Duration = Duration::from_secs(90);
+
+/// A test's own part of the cluster.
+pub(crate) struct Scene<C> {
+    pub(crate) cluster: C,
+    /// The Registry's name, which the test's namespaces begin with.
+    pub(crate) name: String,
+    /// Whom the source Secret names.
+    pub(crate) user: User,
+}
+
+impl<C: std::ops::Deref<Target = Full>> Scene<C> {
+    /// The Registry selects every namespace whose name begins with the scene's, but those that end with `-excluded`.
+    pub(crate) async fn on(cluster: C) -> Self {
+        let name = name::unique("e2e");
+        let user = cluster.registry().new_user().await;
+        registries::write_source(&cluster, &name, &user.name, &user.password).await;
+        let own = format!("{name}-*");
+        let spec = json!({
+            "host": cluster.registry().host(),
+            "auth": {"basic": {"secretRef": {"name": name}}},
+            "access": {"namespaces": {"include": [own], "exclude": [format!("{name}-excluded")]}},
+        });
+        registries::create(&cluster, &registries::with_spec(&name, &spec)).await;
+        Self {
+            cluster,
+            name,
+            user,
+        }
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        self.cluster.registry().host()
+    }
+
+    /// A namespace of the test's own, made at once.
+    pub(crate) async fn namespace(&self, suffix: &str) -> String {
+        let namespace = format!("{}-{suffix}", self.name);
+        self.cluster.create_namespace(&namespace, &[]).await;
+        namespace
+    }
+
+    /// Pushes a private image that no node has, and returns its reference.
+    pub(crate) async fn image(&self) -> String {
+        self.cluster.push_image(&name::unique("private/app")).await
+    }
+
+    /// Creates a pod as soon as the built-in controllers have made the namespace's account.
+    pub(crate) async fn create(&self, namespace: &str, pod: &Pod) -> Pod {
+        let pods: Api<Pod> = self.cluster.of(namespace);
+        eventually(POD, "the pod is admitted", async || {
+            pods.create(&PostParams::default(), pod)
+                .await
+                .map_err(|error| error.to_string())
+        })
+        .await
+    }
+
+    /// Waits until the pod runs.
+    pub(crate) async fn runs(&self, namespace: &str, name: &str) {
+        let pods: Api<Pod> = self.cluster.of(namespace);
+        eventually(POD, "the pod runs", async || {
+            let pod = pods.get(name).await.map_err(|error| error.to_string())?;
+            match state(&pod) {
+                state if state == "Running" => Ok(()),
+                state => Err(format!("{namespace}/{name}: {state}")),
+            }
+        })
+        .await;
+    }
+
+    /// The events about a pod, as `reason: message`.
+    pub(crate) async fn events(&self, namespace: &str, name: &str) -> Vec<String> {
+        let events: Api<Event> = self.cluster.of(namespace);
+        let about = ListParams::default().fields(&format!("involvedObject.name={name}"));
+        events
+            .list(&about)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|event| {
+                format!(
+                    "{}: {}",
+                    event.reason.unwrap_or_default(),
+                    event.message.unwrap_or_default()
+                )
+            })
+            .collect()
+    }
+
+    /// Creates a pod with a private image and waits until it runs, having pulled at its first attempt.
+    pub(crate) async fn pulls_at_once(&self, namespace: &str) {
+        let image = self.image().await;
+        self.pulls_image_at_once(namespace, &image).await;
+    }
+
+    /// The same with an image that was pushed before.
+    pub(crate) async fn pulls_image_at_once(&self, namespace: &str, image: &str) {
+        let name = name::unique("app");
+        self.create(namespace, &pods::pod(&name, image)).await;
+        self.runs(namespace, &name).await;
+        let events = eventually(POD, "kubelet tells of the pull", async || {
+            let events = self.events(namespace, &name).await;
+            if events.iter().any(|event| event.starts_with("Started")) {
+                Ok(events)
+            } else {
+                Err(format!("{events:?}"))
+            }
+        })
+        .await;
+        assert!(
+            events
+                .iter()
+                .any(|event| event.contains("Successfully pulled image")),
+            "{events:?}"
+        );
+        let trouble: Vec<_> = events
+            .iter()
+            .filter(|event| {
+                ["Failed", "BackOff", "FailedToRetrieveImagePullSecret"]
+                    .iter()
+                    .any(|reason| event.starts_with(reason))
+            })
+            .collect();
+        assert!(trouble.is_empty(), "{trouble:?}");
+    }
+}
+
+/// Where a pod stands: its phase, or why its container waits.
+pub(crate) fn state(pod: &Pod) -> String {
+    let status = pod.status.clone().unwrap_or_default();
+    let waiting = status
+        .container_statuses
+        .unwrap_or_default()
+        .into_iter()
+        .find_map(|container| container.state?.waiting?.reason);
+    waiting.unwrap_or_else(|| {
+        status
+            .phase
+            .unwrap_or_else(|| format!("{} has no status", pod.name_any()))
+    })
+}
