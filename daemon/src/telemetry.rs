@@ -8,6 +8,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::BoxError;
 
+/// kube's client logs an answer that it cannot decode in full, and one about Secrets holds credentials. Whatever the
+/// filter says, that stays out; the error itself comes back to whoever asked.
+const NO_ANSWERS: &str = "kube_client::client=off";
+
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
@@ -60,10 +64,13 @@ fn subscriber<W>(
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter {
+    let unreadable = |source| TelemetryError::Filter {
         filter: filter.to_owned(),
         source,
-    })?;
+    };
+    let filter = EnvFilter::try_new(filter)
+        .map_err(unreadable)?
+        .add_directive(NO_ANSWERS.parse().map_err(unreadable)?);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
@@ -144,6 +151,29 @@ mod tests {
             logged(LogFormat::Text, "warn,elsewhere=debug"),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn answers_of_the_api_server_are_logged_under_no_filter() {
+        for filter in ["trace", "kube_client=trace", "kube_client::client=trace"] {
+            let captured = Captured::default();
+            let writer = captured.clone();
+            let subscriber =
+                subscriber(LogFormat::Text, filter, move || writer.clone(), false).unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::error!(target: "kube_client::client", "CANARY");
+                tracing::error!(target: "kube_client::config", "kept");
+            });
+            let lines = captured.lines();
+            assert!(
+                lines.iter().all(|line| !line.contains("CANARY")),
+                "{filter}"
+            );
+            assert_eq!(
+                lines.len(),
+                usize::from(filter != "kube_client::client=trace")
+            );
+        }
     }
 
     #[test]

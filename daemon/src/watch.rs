@@ -487,7 +487,7 @@ impl<V, P, F> Fold<V, P, F> {
         tracing::warn!(
             watch = self.record.name,
             reason = reason.label(),
-            error = chain(error),
+            error = told(error),
             "watch interrupted, what is known stays as it is"
         );
         match reason {
@@ -506,6 +506,20 @@ fn backoff() -> ExponentialBackoff {
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+/// What went wrong. Of an answer that was not understood only the place is told: its content may be a Secret's.
+fn told(error: &watcher::Error) -> String {
+    if let watcher::Error::InitialListFailed(kube::Error::SerdeError(error))
+    | watcher::Error::WatchStartFailed(kube::Error::SerdeError(error))
+    | watcher::Error::WatchFailed(kube::Error::SerdeError(error)) = error
+    {
+        let (line, column) = (error.line(), error.column());
+        return format!(
+            "the answer is not what was asked for, from line {line}, column {column} on"
+        );
+    }
+    chain(error)
 }
 
 /// Why a list or watch failed: the closed set of the metric's label.
