@@ -190,4 +190,7 @@ async fn lead(context: Context, term: Term, serving: Serving, watches: Watches) 
     let statuses = report::run(context.clone(), term.clone());
     let certificates = certificate::run(context.clone(), term.clone(), serving);
     tokio::join!(registries, namespaces, statuses, certificates);
+    // only a leader knows
+    context.metrics.namespaces.reset();
+    context.metrics.registries.reset();
 }

@@ -26,7 +26,7 @@ use crate::world::Known;
 /// So long a change waits for others that belong to it.
 const GATHER: Duration = Duration::from_millis(300);
 
-/// The least time from one round to the next: a credential that goes to ten thousand namespaces is told in some steps.
+/// The least time from one round that writes to the next: a credential that goes to ten thousand namespaces is told in some steps.
 const BETWEEN: Duration = Duration::from_secs(2);
 
 /// While namespaces are being judged anew, nothing is said for so long; then how far it has come.
@@ -62,18 +62,26 @@ pub(crate) async fn run(context: Context, term: Term) {
                 continue;
             }
         }
-        let failed = report(&context, &term, &tallies).await;
+        let Round { written, failed } = report(&context, &term, &tallies).await;
         gauge(&context, &tallies);
         if failed || unsettled_since.is_some() {
             context.world.statuses.notify_one();
         }
-        over.run_until_cancelled(tokio::time::sleep_until(begun + BETWEEN))
-            .await;
+        if written || failed {
+            over.run_until_cancelled(tokio::time::sleep_until(begun + BETWEEN))
+                .await;
+        }
     }
 }
 
-/// Writes what differs; returns whether something has to be tried again.
-async fn report(context: &Context, term: &Term, tallies: &Tallies) -> bool {
+#[derive(Clone, Copy)]
+struct Round {
+    written: bool,
+    failed: bool,
+}
+
+/// Writes what differs.
+async fn report(context: &Context, term: &Term, tallies: &Tallies) -> Round {
     let cluster_name = context.world.settings.cluster_name.as_deref();
     let now = clock::time_of_day();
     let mut due = Vec::new();
@@ -91,7 +99,10 @@ async fn report(context: &Context, term: &Term, tallies: &Tallies) -> bool {
         .buffer_unordered(CONCURRENCY)
         .collect()
         .await;
-    results.contains(&false)
+    Round {
+        written: results.contains(&true),
+        failed: results.contains(&false),
+    }
 }
 
 async fn write(context: &Context, term: &Term, known: Known, wanted: RegistryStatus) -> bool {

@@ -723,3 +723,6 @@ impl Inner {
         Rules::new(self.rules.revision + 1, policy, credentials, uncertain)
     }
 }
+
+#[cfg(test)]
+mod tests;
