@@ -1,6 +1,7 @@
 //! The webhook's server against a null server of the same stack, and against the same job in Go.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -35,6 +36,8 @@ const OF_GO: f64 = 0.25;
 
 /// Measures in `rounds` rounds.
 pub(crate) fn measure(rounds: usize) -> Result<Section> {
+    report::say("building the Go webhook");
+    let go = webhook::build_go()?;
     let before = rustix::thread::sched_getaffinity(None)?;
     let mut section = Section::new(
         "admission",
@@ -51,18 +54,25 @@ pub(crate) fn measure(rounds: usize) -> Result<Section> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let measured = runtime.block_on(compare(rounds, processors, &mut section));
+    let measured = runtime.block_on(compare(rounds, go.as_deref(), processors, &mut section));
     rustix::thread::sched_setaffinity(None, &before)?;
     measured.map(|()| section)
 }
 
-async fn compare(rounds: usize, processors: Processors, section: &mut Section) -> Result<()> {
+async fn compare(
+    rounds: usize,
+    go: Option<&Path>,
+    processors: Processors,
+    section: &mut Section,
+) -> Result<()> {
     let identity = Identity::issue()?;
     let mut webhooks = vec![
         webhook::start_server(Handler::Null, &identity, processors).await?,
         webhook::start_server(Handler::Pullpass, &identity, processors).await?,
     ];
-    webhooks.extend(webhook::start_go(&identity, processors).await?);
+    if let Some(program) = go {
+        webhooks.push(webhook::start_go(program, &identity, processors).await?);
+    }
     for size in Size::ALL {
         report::say(&format!("reviews over kept connections: {}", size.as_str()));
         let review = size.read()?;

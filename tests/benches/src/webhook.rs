@@ -1,7 +1,7 @@
 //! Starting the webhooks that are measured.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -56,11 +56,8 @@ pub(crate) async fn start_server(
     started(handler.as_str(), command, address, identity, injects).await
 }
 
-/// Starts the Go yardstick on the servers' processor; nothing where Go is not installed.
-pub(crate) async fn start_go(
-    identity: &Identity,
-    processors: Processors,
-) -> Result<Option<Webhook>> {
+/// Builds the Go yardstick; nothing where Go is not installed.
+pub(crate) fn build_go() -> Result<Option<PathBuf>> {
     let program = checkout::output()?.join("go-webhook");
     let built = Command::new("go")
         .args(["build", "-trimpath", "-buildvcs=false", "-o"])
@@ -72,19 +69,28 @@ pub(crate) async fn start_go(
     match built {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             report::say("Go is not installed: nothing is compared with the Go webhook");
-            return Ok(None);
+            Ok(None)
         }
-        Err(error) => return Err(error).context("cannot run go"),
-        Ok(status) => ensure!(status.success(), "the Go webhook cannot be built"),
+        Err(error) => Err(error).context("cannot run go"),
+        Ok(status) => {
+            ensure!(status.success(), "the Go webhook cannot be built");
+            Ok(Some(program))
+        }
     }
+}
+
+/// Starts the Go yardstick on the servers' processor, and waits until it answers.
+pub(crate) async fn start_go(
+    program: &Path,
+    identity: &Identity,
+    processors: Processors,
+) -> Result<Webhook> {
     let address = free_address()?;
-    let mut command = processors.for_server(&program);
+    let mut command = processors.for_server(program);
     command
         .args(["--port", &address.port().to_string(), "--certificates"])
         .arg(identity.directory());
-    started("go", command, address, identity, true)
-        .await
-        .map(Some)
+    started("go", command, address, identity, true).await
 }
 
 async fn started(
