@@ -64,6 +64,13 @@ impl Grant {
             .any(|registry| registry.injection == Injection::WhenImageMatches)
     }
 
+    fn put_in_order(&mut self) {
+        self.granted.sort_by(|a, b| {
+            (b.priority, a.created, &a.name).cmp(&(a.priority, b.created, &b.name))
+        });
+        self.refused.sort();
+    }
+
     /// Why there is nothing in the grant, or [`Reason::Granted`].
     pub fn reason(&self) -> Reason {
         match self.nothing_because {
@@ -94,10 +101,22 @@ pub fn grant(namespace: &Namespace, policy: &Policy) -> Grant {
             Some(reason) => grant.refused.push((registry.name.as_str().into(), reason)),
         }
     }
+    grant.put_in_order();
     grant
-        .granted
-        .sort_by(|a, b| (b.priority, a.created, &a.name).cmp(&(a.priority, b.created, &b.name)));
-    grant.refused.sort();
+}
+
+/// Evaluates every registry for the docker config in Pullpass's own namespace, which installers and builders log in
+/// with: whatever this cluster may use, since the sources of all registries are in that namespace anyway. It selects
+/// no namespace, so no pod is given anything by it.
+pub fn own_grant(policy: &Policy) -> Grant {
+    let mut grant = Grant::default();
+    for registry in &policy.registries {
+        match refused_here(policy.cluster_name.as_deref(), registry) {
+            None => grant.granted.push(Arc::clone(registry)),
+            Some(reason) => grant.refused.push((registry.name.as_str().into(), reason)),
+        }
+    }
+    grant.put_in_order();
     grant
 }
 
@@ -115,11 +134,15 @@ fn closed_to_all(namespace: &Namespace, policy: &Policy) -> Option<Reason> {
 }
 
 fn refusal(namespace: &Namespace, cluster: Option<&str>, registry: &Registry) -> Option<Reason> {
+    refused_here(cluster, registry).or_else(|| refused_namespace(namespace, &registry.namespaces))
+}
+
+/// Why a registry may not be used anywhere in this cluster.
+fn refused_here(cluster: Option<&str>, registry: &Registry) -> Option<Reason> {
     if registry.credential == CredentialKind::None {
         return Some(Reason::PublicRegistry);
     }
     refused_cluster(cluster, &registry.clusters)
-        .or_else(|| refused_namespace(namespace, &registry.namespaces))
 }
 
 /// Why this cluster may not use a registry with such access, or `None` where it may.
@@ -346,6 +369,33 @@ mod tests {
         let grant = grant(&namespace("team-a"), &policy([young_b, old, young_a, high]));
         let names: Vec<_> = grant.granted.iter().map(|r| r.name.as_str()).collect();
         assert_eq!(names, ["z-high", "y-old", "a-young", "b-young"]);
+    }
+
+    #[test]
+    fn the_own_docker_config_obeys_the_cluster_and_no_namespace_rule() {
+        let mut elsewhere = registry("elsewhere");
+        elsewhere.clusters.auto_inject = globs(&["prod-*"]);
+        let mut public = registry("public");
+        public.credential = CredentialKind::None;
+        let mut narrow = registry("narrow");
+        narrow.namespaces.include = Vec::new();
+        narrow.priority = 1;
+        let policy = Policy {
+            cluster_name: Some("dev".into()),
+            ..policy([registry("wide"), elsewhere, public, narrow])
+        };
+        let own = own_grant(&policy);
+        let names: Vec<_> = own.granted.iter().map(|r| r.name.as_str()).collect();
+        assert_eq!(names, ["narrow", "wide"]);
+        assert_eq!(
+            own.refused,
+            [
+                ("elsewhere".into(), Reason::ClusterNotSelected),
+                ("public".into(), Reason::PublicRegistry)
+            ]
+        );
+        // and opens that namespace to no pod
+        assert!(grant(&namespace("pullpass-system"), &policy).is_empty());
     }
 
     proptest! {
