@@ -21,9 +21,6 @@ pub struct Entry {
     pub verb: String,
     /// Who asked.
     pub user: User,
-    /// The client's own name for itself.
-    #[serde(default)]
-    pub user_agent: String,
     /// What it was about.
     #[serde(default)]
     pub object_ref: Option<ObjectRef>,

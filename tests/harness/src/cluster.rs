@@ -52,13 +52,6 @@ impl Cluster {
         self.directory().join("audit.log")
     }
 
-    /// The log of one of its components, such as `kube-apiserver`.
-    pub fn log(&self, component: &str) -> PathBuf {
-        self.directory()
-            .join("logs")
-            .join(format!("{component}.log"))
-    }
-
     /// Its components' logs.
     pub(crate) fn logs(&self) -> PathBuf {
         self.directory().join("logs")

@@ -91,7 +91,13 @@ async fn write(cluster: &Cluster, directory: &Path) -> Result<()> {
 /// Metadata alone: a dump may be shown around.
 async fn secrets(client: &Client, directory: &Path) -> Result<()> {
     let secrets: Api<Secret> = Api::all(client.clone());
-    let found = secrets.list_metadata(&ListParams::default()).await?.items;
+    let mut found = secrets.list_metadata(&ListParams::default()).await?.items;
+    for secret in &mut found {
+        // kubectl apply keeps the whole object there
+        secret
+            .annotations_mut()
+            .remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
     save(directory, "secrets-metadata", &found)
 }
 

@@ -1,18 +1,14 @@
 //! Clients that are somebody.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use kube::config::AuthInfo;
 use kube::{Api, Client, Config};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
-use crate::checkout;
-use crate::name;
-use crate::objects::{self, ignore_existing};
+use crate::objects::{ignore_existing, named};
 
 /// How long a token lives: the least that the API server gives, and longer than any test.
 const TOKEN_SECONDS: i64 = 600;
@@ -31,7 +27,7 @@ pub(crate) async fn service_account(
     let accounts: Api<ServiceAccount> =
         Api::namespaced(Client::try_from(administrator.clone())?, namespace);
     let account = ServiceAccount {
-        metadata: objects::named(name),
+        metadata: named(name),
         ..ServiceAccount::default()
     };
     ignore_existing(accounts.create(&PostParams::default(), &account).await)?;
@@ -75,44 +71,4 @@ fn with_identity(administrator: &Config, identity: AuthInfo) -> Config {
     let mut config = administrator.clone();
     config.auth_info = identity;
     config
-}
-
-/// Writes a configuration as a kubeconfig that a daemon's `--kubeconfig` takes, readable by its owner alone.
-pub(crate) fn kubeconfig(config: &Config) -> Result<PathBuf> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-
-    let authority = config
-        .root_cert
-        .as_ref()
-        .and_then(|certificates| certificates.first())
-        .context("the cluster's kubeconfig has no certificate authority")?;
-    let token = config
-        .auth_info
-        .token
-        .as_ref()
-        .context("only an identity with a token can be written down")?;
-    let content = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "test",
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "clusters": [{"name": "test", "cluster": {
-            "server": config.cluster_url.to_string(),
-            "certificate-authority-data": objects::base64(objects::pem("CERTIFICATE", authority)),
-        }}],
-        "users": [{"name": "test", "user": {"token": token.expose_secret()}}],
-    });
-    let path = checkout::scratch("kubeconfigs")?.join(name::unique("kubeconfig"));
-    // a file of that name can only be left over from an earlier process with the same id
-    let _ = std::fs::remove_file(&path);
-    let mut file = std::fs::File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    serde_json::to_writer(&mut file, &content)?;
-    file.flush()?;
-    Ok(path)
 }

@@ -53,20 +53,6 @@ pub async fn lease() -> Lease {
     }
 }
 
-/// Leases all API servers of the pool at once, for what needs more than one.
-///
-/// # Panics
-/// Where this machine cannot run them, with the reason.
-pub async fn lease_many() -> Vec<Lease> {
-    let mut leases = Vec::new();
-    // always in the same order, so that two tests cannot wait for each other
-    for name in API_SERVERS {
-        let lock = must(Lock::take(name, Mode::Exclusive).await);
-        leases.push(must(prepare(name, lock).await));
-    }
-    leases
-}
-
 async fn prepare(name: &str, lock: Lock) -> Result<Lease> {
     let cluster = Cluster::named(name);
     if !cluster.is_ready().await {

@@ -29,7 +29,7 @@ mod server;
 mod wait;
 
 pub use full::{Exclusive, Full, Shared, exclusive, shared};
-pub use lease::{Lease, lease, lease_many};
+pub use lease::{Lease, lease};
 pub use server::ApiServer;
 pub use wait::{eventually, stays};
 

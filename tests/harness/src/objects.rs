@@ -59,29 +59,6 @@ pub fn base64(bytes: impl AsRef<[u8]>) -> String {
     STANDARD.encode(bytes)
 }
 
-/// PEM of one block.
-pub fn pem(label: &str, der: &[u8]) -> String {
-    let body = base64(der);
-    let lines: Vec<&str> = body
-        .as_bytes()
-        .chunks(64)
-        .filter_map(|line| std::str::from_utf8(line).ok())
-        .collect();
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        lines.join("\n")
-    )
-}
-
-/// The HTTP status and reason of a refusal by the API server, or the error's text.
-pub fn refusal(error: &Error) -> String {
-    if let Error::Api(status) = error {
-        format!("{} {}: {}", status.code, status.reason, status.message)
-    } else {
-        error.to_string()
-    }
-}
-
 /// Takes "it is there already" for success.
 pub(crate) fn ignore_existing<T>(outcome: kube::Result<T>) -> kube::Result<()> {
     match outcome {

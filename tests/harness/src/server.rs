@@ -1,6 +1,5 @@
 //! An API server with the helpers that tests of every kind need.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -75,12 +74,6 @@ impl ApiServer {
         must(Client::try_from(config).context("no client for a token"))
     }
 
-    /// A kubeconfig with a real token of a service account, for a daemon's `--kubeconfig`.
-    pub async fn kubeconfig_of_service_account(&self, namespace: &str, name: &str) -> PathBuf {
-        let config = must(identity::service_account(&self.config, namespace, name).await);
-        must(identity::kubeconfig(&config))
-    }
-
     /// A client of whoever holds this token.
     pub fn with_token(&self, token: String) -> Client {
         let config = identity::bearer(&self.config, token);
@@ -149,16 +142,6 @@ impl ApiServer {
             async || accounts.get("default").await,
         )
         .await;
-    }
-
-    /// The interface to a kind that is known by name only, such as a custom resource.
-    pub async fn dynamic(
-        &self,
-        api_version: &str,
-        kind: &str,
-        namespace: Option<&str>,
-    ) -> Api<DynamicObject> {
-        must(dynamic(&self.client, api_version, kind, namespace).await)
     }
 }
 

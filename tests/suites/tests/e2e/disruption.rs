@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::scene::{POD, Scene, state};
 
 const PODS: usize = 200;
-const CREATORS: usize = 4;
+const CREATORS: usize = 10;
 
 /// A pod that no node takes, since it is its creation that counts.
 fn unscheduled(name: &str) -> Pod {
