@@ -22,12 +22,12 @@ test: ## everything, with the total on the last line
 
 .PHONY: test-unit
 test-unit: ## the daily loop: unit and property tests, in seconds
-	@cargo test --workspace --exclude pullpass-suites --lib --bins
+	@cargo test --workspace --lib --bins
 
 .PHONY: lint
 lint: ## formatting and lints
 	@cargo fmt --all --check
-	@cargo clippy --workspace --all-targets -- --deny warnings
+	@cargo clippy --workspace --all-targets --features pullpass-suites/cluster -- --deny warnings
 
 .PHONY: generate
 generate: ## write the generated files anew: custom resource definitions and the rendered chart
