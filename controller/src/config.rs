@@ -131,6 +131,7 @@ impl ControllerOptions {
             cluster_name: Some(self.cluster_name.clone()).filter(|name| !name.is_empty()),
             system_namespaces: given,
             pull_secret_name: self.pull_secret_name.clone(),
+            serving_secret: self.serving_secret.clone(),
         }
     }
 
@@ -180,6 +181,15 @@ mod tests {
         let settings = config.controller.settings();
         assert_eq!(settings.namespace, "own");
         assert_eq!(settings.system_namespaces.len(), 2);
+        for own in [
+            "pullpass",
+            "pullpass-ca",
+            "pullpass-webhook-tls",
+            "pullpass-credential-acme",
+        ] {
+            assert!(settings.is_written_by_us(own), "{own}");
+        }
+        assert!(!settings.is_written_by_us("pullpass-source"));
         assert_eq!(settings.cluster_name, None);
     }
 

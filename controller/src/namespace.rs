@@ -11,7 +11,7 @@ use kube::core::Status;
 use pullpass_api::PullAccess;
 use pullpass_api::pull_access::{self, SecretState};
 use pullpass_core::reason::Reason;
-use pullpass_core::render::revoked;
+use pullpass_core::render::{Outcome as RegistryOutcome, revoked};
 use secrecy::SecretSlice;
 
 use crate::context::Context;
@@ -99,7 +99,7 @@ impl Work {
                 return Outcome::Done;
             };
             let told = place.access.as_ref().map(|access| &access.content);
-            let (desired, rendered) = rules.desired(namespace, told);
+            let (desired, rendered) = rules.desired(namespace, place.copy.as_ref(), told);
             let next = plan(
                 &desired,
                 &self.context.world.settings.pull_secret_name,
@@ -107,12 +107,18 @@ impl Work {
                 place.access.as_ref(),
                 refusal.as_ref().map(|refusal| refusal.reason),
             );
-            let standing = |state| Standing {
-                revision: rules.revision,
-                outcomes: rendered
-                    .as_ref()
-                    .map_or_else(|| Arc::new([]) as Arc<[_]>, |r| Arc::clone(&r.outcomes)),
-                state,
+            let standing = |state| {
+                let of = |outcomes: fn(&Rendered) -> &Arc<[RegistryOutcome]>| {
+                    rendered
+                        .as_ref()
+                        .map_or_else(|| Arc::from([]), |rendered| Arc::clone(outcomes(rendered)))
+                };
+                Standing {
+                    revision: rules.revision,
+                    outcomes: of(|rendered| &rendered.outcomes),
+                    installers: of(|rendered| &rendered.installers),
+                    state,
+                }
             };
             let operation = match next {
                 Next::Settled(state) => {

@@ -21,6 +21,8 @@ pub(crate) enum Desired {
     Abandon,
     /// Nothing of ours.
     Nothing,
+    /// A Secret with this docker config alone: no pod is given its name, so there is nobody to tell of it.
+    Installers(Digest),
     /// A Secret with this docker config, and a PullAccess that tells of it.
     Delivery {
         /// The docker config; where there is no credential to put into it, the reason.
@@ -94,15 +96,10 @@ pub(crate) fn plan(
             },
             Some(_) | None => Next::Settled(State::Empty),
         },
-        Desired::Nothing => {
-            let deletion = access
-                .filter(|access| !access.terminating)
-                .map(|access| Operation::DeleteAccess(access.version.clone()));
-            match deletion.or_else(|| revoke(copy)) {
-                Some(operation) => Next::Do(operation),
-                None => Next::Settled(State::Empty),
-            }
-        }
+        Desired::Nothing => match untell(access).or_else(|| revoke(copy)) {
+            Some(operation) => Next::Do(operation),
+            None => Next::Settled(State::Empty),
+        },
         Desired::Delivery {
             content: Err(reason),
             registries,
@@ -117,19 +114,35 @@ pub(crate) fn plan(
             content: Ok(digest),
             registries,
         } => {
-            let state = match (deliver(copy, digest), refused) {
-                (SecretStep::Do(operation), None) => return Next::Do(operation),
-                // what others put on it does no harm to the pulls
-                (SecretStep::Do(Operation::CleanSecret(..)), Some(_)) => State::Written,
-                (SecretStep::Do(_), Some(reason)) => State::Blocked(reason),
-                (SecretStep::Is(state), _) => state,
+            let state = match provide(copy, digest, refused) {
+                SecretStep::Do(operation) => return Next::Do(operation),
+                SecretStep::Is(state) => state,
             };
             match tell(state, secret_name, registries, access) {
                 Some(operation) => Next::Do(operation),
                 None => Next::Settled(state),
             }
         }
+        Desired::Installers(digest) => match (untell(access), provide(copy, digest, refused)) {
+            (Some(operation), _) | (None, SecretStep::Do(operation)) => Next::Do(operation),
+            (None, SecretStep::Is(state)) => Next::Settled(state),
+        },
     }
+}
+
+fn provide(copy: Option<&Copy>, digest: &Digest, refused: Option<Reason>) -> SecretStep {
+    match (deliver(copy, digest), refused) {
+        // what others put on it does no harm to the pulls
+        (SecretStep::Do(Operation::CleanSecret(..)), Some(_)) => SecretStep::Is(State::Written),
+        (SecretStep::Do(_), Some(reason)) => SecretStep::Is(State::Blocked(reason)),
+        (step, _) => step,
+    }
+}
+
+fn untell(access: Option<&Access>) -> Option<Operation> {
+    access
+        .filter(|access| !access.terminating)
+        .map(|access| Operation::DeleteAccess(access.version.clone()))
 }
 
 fn deliver(copy: Option<&Copy>, digest: &Digest) -> SecretStep {
@@ -321,7 +334,8 @@ mod tests {
                 Desired::Delivery {
                     content: Ok(digest),
                     ..
-                } => *digest,
+                }
+                | Desired::Installers(digest) => *digest,
                 Desired::Hold
                 | Desired::Abandon
                 | Desired::Nothing
@@ -381,6 +395,24 @@ mod tests {
                 Operation::DeleteSecret(_)
             ]
         ));
+    }
+
+    #[test]
+    fn the_secret_for_installers_has_no_access_beside_it() {
+        let mut world = world(None);
+        world.settle(&delivery(Ok(OLD)));
+        let (state, done) = world.settle(&Desired::Installers(NEW));
+        assert_eq!(state, State::Written);
+        assert!(matches!(
+            done[..],
+            [Operation::DeleteAccess(_), Operation::ApplySecret(Some(_))]
+        ));
+        let foreign = Copy {
+            ours: false,
+            ..copy()
+        };
+        let next = plan(&Desired::Installers(NEW), NAME, Some(&foreign), None, None);
+        assert_eq!(next, Next::Settled(State::Blocked(Reason::ForeignSecret)));
     }
 
     #[test]
@@ -506,6 +538,7 @@ mod tests {
             Just(Desired::Hold),
             Just(Desired::Abandon),
             Just(Desired::Nothing),
+            Just(Desired::Installers(NEW)),
             Just(delivery(Ok(NEW))),
             Just(delivery(Err(Reason::CredentialPending))),
         ]
@@ -536,6 +569,11 @@ mod tests {
                 }
                 Desired::Abandon => prop_assert_eq!(&settled.access, &before.access),
                 Desired::Nothing => prop_assert!(settled.access.is_none()),
+                Desired::Installers(_) => {
+                    prop_assert!(settled.access.is_none());
+                    let is_there = settled.copy.as_ref().is_some_and(|copy| copy.ours && copy.digest == Some(NEW) && !copy.immutable);
+                    prop_assert_eq!(state == State::Written, is_there);
+                }
                 Desired::Delivery { content, .. } => {
                     let told = settled.access.as_ref().map(|access| access.content.secret.state);
                     let written = state == State::Written;

@@ -19,7 +19,7 @@ use crate::credential::{self, Keep, LastGood};
 use crate::manifest::{FIELD_MANAGER, credential_name};
 use crate::observed::{Version, digest};
 use crate::queue::Outcome;
-use crate::source;
+use crate::source::{self, SourceError};
 use crate::term::{Term, WriteError};
 use crate::world::{Known, Verdict};
 
@@ -82,8 +82,14 @@ impl Work {
             return self.delete_credential().await;
         }
         let auth = registry.spec.auth.clone().unwrap_or_default();
-        let source = source::secret_name(&auth).and_then(|name| self.context.world.secret(name));
-        let (entries, verdict) = match source::read(&auth, domain.key.as_ref(), source.as_deref()) {
+        let world = &self.context.world;
+        let source_name = source::secret_name(&auth);
+        let source = source_name.and_then(|name| world.secret(name));
+        let read = match source_name.filter(|name| world.settings.is_written_by_us(name)) {
+            Some(name) => Err(SourceError::written_by_us(name)),
+            None => source::read(&auth, domain.key.as_ref(), source.as_deref()),
+        };
+        let (entries, verdict) = match read {
             Ok(entries) => (Some(Arc::new(entries)), Verdict::Good),
             Err(error) => (
                 // the Secret of the last good one may have been deleted or damaged

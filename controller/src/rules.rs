@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pullpass_api::pull_access::{RegistryAccess, RegistryState};
-use pullpass_core::policy::{Grant, Namespace, Policy, grant};
+use pullpass_core::policy::{Grant, Namespace, Policy, grant, own_grant};
 use pullpass_core::reason::Reason;
 use pullpass_core::render::{Credentials, Outcome, render};
 use secrecy::{ExposeSecret as _, SecretSlice};
 
-use crate::observed::{AccessContent, Digest, digest};
-use crate::plan::Desired;
+use crate::observed::{AccessContent, Copy, Digest, digest};
+use crate::plan::{Desired, REVOKED};
 
 /// How many bytes of rendered docker configs are kept at a time. Most clusters have a handful of different ones, a few
 /// kilobytes each.
@@ -20,11 +20,22 @@ const RENDERED_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Rendered {
     /// The docker config, and its digest; the reason where there is nothing to put into it.
-    pub(crate) content: Result<(SecretSlice<u8>, Digest), Reason>,
+    pub(crate) content: Result<(Arc<SecretSlice<u8>>, Digest), Reason>,
     /// What became of each registry.
     pub(crate) outcomes: Arc<[Outcome]>,
     /// The same, for the PullAccess.
     pub(crate) registries: Arc<[RegistryAccess]>,
+    /// What became of each registry in the docker config for installers, where it is that.
+    pub(crate) installers: Arc<[Outcome]>,
+}
+
+impl Rendered {
+    fn digest(&self) -> Result<Digest, Reason> {
+        match &self.content {
+            Ok((_, digest)) => Ok(*digest),
+            Err(reason) => Err(*reason),
+        }
+    }
 }
 
 /// Registries of which something is not known that once was.
@@ -90,17 +101,21 @@ impl Rules {
                 })
     }
 
-    /// What a namespace should have, given what its PullAccess says at present; with what it was rendered from, where
-    /// anything is granted.
+    /// What a namespace should have, given its Secret and what its PullAccess says at present; with what it was rendered
+    /// from, where anything is granted.
     pub(crate) fn desired(
         &self,
         namespace: &Namespace,
+        copy: Option<&Copy>,
         told: Option<&AccessContent>,
     ) -> (Desired, Option<Arc<Rendered>>) {
         if namespace.terminating {
             return (Desired::Abandon, None);
         }
         let grant = grant(namespace, &self.policy);
+        if self.policy.own_namespaces.contains(&namespace.name) {
+            return self.desired_at_home(&grant, copy);
+        }
         if told.is_some_and(|told| self.has_to_hold(&grant, told)) {
             return (Desired::Hold, None);
         }
@@ -109,11 +124,52 @@ impl Rules {
         }
         let rendered = self.render(&grant);
         let desired = Desired::Delivery {
-            content: match &rendered.content {
-                Ok((_, digest)) => Ok(*digest),
-                Err(reason) => Err(*reason),
-            },
+            content: rendered.digest(),
             registries: Arc::clone(&rendered.registries),
+        };
+        (desired, Some(rendered))
+    }
+
+    /// What Pullpass's own namespace should have: the docker config for installers and builders. It is the same whether
+    /// Registries select that namespace for its pods too, since there is one Secret of the name, and it holds at least
+    /// what they give; `selecting` only decides on the PullAccess, and which registries that speaks of.
+    fn desired_at_home(
+        &self,
+        selecting: &Grant,
+        copy: Option<&Copy>,
+    ) -> (Desired, Option<Arc<Rendered>>) {
+        // no PullAccess tells whether the Secret has something of an uncertain registry
+        let is_filled = copy.is_some_and(|copy| {
+            copy.ours && !copy.terminating && copy.digest.is_some_and(|digest| digest != *REVOKED)
+        });
+        if is_filled && self.uncertain != Uncertain::default() {
+            return (Desired::Hold, None);
+        }
+        let all = self.render(&own_grant(&self.policy));
+        let selects = |name: &str| selecting.granted.iter().any(|r| r.name == name);
+        let rendered = Arc::new(Rendered {
+            content: all.content.clone(),
+            outcomes: all
+                .outcomes
+                .iter()
+                .filter(|outcome| selects(&outcome.registry))
+                .cloned()
+                .collect(),
+            registries: all
+                .registries
+                .iter()
+                .filter(|registry| selects(&registry.name))
+                .cloned()
+                .collect(),
+            installers: Arc::clone(&all.outcomes),
+        });
+        let desired = match (rendered.digest(), selecting.is_empty()) {
+            (Ok(digest), true) => Desired::Installers(digest),
+            (Err(_), true) => Desired::Nothing,
+            (content, false) => Desired::Delivery {
+                content,
+                registries: Arc::clone(&rendered.registries),
+            },
         };
         (desired, Some(rendered))
     }
@@ -154,7 +210,7 @@ impl Rules {
         let content = match rendered.docker_config {
             Some(content) => {
                 let digest = digest(content.expose_secret());
-                Ok((content, digest))
+                Ok((Arc::new(content), digest))
             }
             None => Err(why_empty(&rendered.outcomes)),
         };
@@ -162,6 +218,7 @@ impl Rules {
             content,
             outcomes: rendered.outcomes.into(),
             registries,
+            installers: Arc::new([]),
         });
         let size = rendered
             .content
@@ -265,6 +322,134 @@ mod tests {
         }
     }
 
+    fn at_home(registries: Vec<Arc<Registry>>, credentials: Credentials) -> Rules {
+        let policy = Policy {
+            own_namespaces: BTreeSet::from(["pullpass-system".to_owned()]),
+            admitted_system_namespaces: BTreeSet::from(["admitted".to_owned()]),
+            registries,
+            ..Policy::default()
+        };
+        Rules::new(1, policy, credentials, Uncertain::default())
+    }
+
+    fn home() -> Namespace {
+        Namespace {
+            name: "pullpass-system".into(),
+            ..Namespace::default()
+        }
+    }
+
+    fn filled_copy() -> Copy {
+        Copy {
+            version: crate::observed::Version {
+                uid: "u".into(),
+                resource_version: "1".into(),
+            },
+            ours: true,
+            terminating: false,
+            immutable: false,
+            digest: Some([1; 32]),
+            labelled: true,
+            strays: None,
+        }
+    }
+
+    #[test]
+    fn the_own_namespace_holds_what_the_cluster_may_use_and_has_no_access() {
+        let rules = at_home(
+            vec![registry("acme", "team-a")],
+            Credentials::from([("acme".into(), good())]),
+        );
+        let (desired, rendered) = rules.desired(&home(), None, None);
+        let rendered = rendered.unwrap();
+        assert_eq!(
+            desired,
+            Desired::Installers(rendered.digest().unwrap()),
+            "as in the namespace that is selected"
+        );
+        assert!(rendered.outcomes.is_empty() && rendered.registries.is_empty());
+        assert_eq!(rendered.installers.len(), 1);
+        let (elsewhere, _) = rules.desired(&team_a(), None, None);
+        assert!(
+            matches!(elsewhere, Desired::Delivery { content: Ok(digest), .. } if digest == rendered.digest().unwrap())
+        );
+    }
+
+    #[test]
+    fn an_own_namespace_that_is_selected_has_the_same_secret_and_an_access() {
+        let mut rules = at_home(
+            vec![
+                registry("acme", "team-a"),
+                registry("own", "pullpass-system"),
+            ],
+            Credentials::from([("acme".into(), good()), ("own".into(), good())]),
+        );
+        let (unselected, _) = rules.desired(&home(), None, None);
+        rules
+            .policy
+            .admitted_system_namespaces
+            .insert("pullpass-system".into());
+        let (selected, rendered) = rules.desired(&home(), None, None);
+        let Desired::Delivery {
+            content: Ok(content),
+            registries,
+        } = selected
+        else {
+            panic!("{selected:?}");
+        };
+        assert_eq!(unselected, Desired::Installers(content));
+        // it speaks of what selects the namespace, and of what that came to in the one Secret
+        assert_eq!(registries.len(), 1);
+        assert_eq!(registries[0].name, "own");
+        assert_eq!(registries[0].lost_to.as_deref(), Some("acme"));
+        assert_eq!(rendered.unwrap().outcomes.len(), 1);
+    }
+
+    #[test]
+    fn without_any_credential_nothing_is_kept_at_home() {
+        let rules = at_home(
+            vec![registry("acme", "*")],
+            Credentials::from([("acme".into(), Err(Reason::SourceMissing))]),
+        );
+        assert_eq!(
+            rules.desired(&home(), Some(&filled_copy()), None).0,
+            Desired::Nothing
+        );
+        assert_eq!(
+            at_home(Vec::new(), Credentials::new())
+                .desired(&home(), None, None)
+                .0,
+            Desired::Nothing
+        );
+    }
+
+    #[test]
+    fn uncertainty_keeps_what_is_there_at_home_and_holds_up_nothing_that_is_not() {
+        let mut rules = at_home(
+            vec![registry("acme", "*"), registry("other", "*")],
+            Credentials::from([
+                ("acme".into(), Err(Reason::CredentialPending)),
+                ("other".into(), good()),
+            ]),
+        );
+        rules.uncertain = lost("acme");
+        let filled = filled_copy();
+        let held = rules.desired(&home(), Some(&filled), None).0;
+        assert_eq!(held, Desired::Hold);
+        let emptied = Copy {
+            digest: Some(*REVOKED),
+            ..filled_copy()
+        };
+        let foreign = Copy {
+            ours: false,
+            ..filled_copy()
+        };
+        for copy in [None, Some(&emptied), Some(&foreign)] {
+            let desired = rules.desired(&home(), copy, None).0;
+            assert!(matches!(desired, Desired::Installers(_)), "{desired:?}");
+        }
+    }
+
     fn told(names: &[&str]) -> AccessContent {
         AccessContent {
             secret: SecretAccess {
@@ -292,8 +477,8 @@ mod tests {
             Credentials::from([("acme".into(), good())]),
             Uncertain::default(),
         );
-        let (desired, first) = rules.desired(&team_a(), None);
-        let (_, second) = rules.desired(&team_a(), None);
+        let (desired, first) = rules.desired(&team_a(), None, None);
+        let (_, second) = rules.desired(&team_a(), None, None);
         assert!(Arc::ptr_eq(&first.unwrap(), &second.unwrap()));
         assert!(matches!(desired, Desired::Delivery { content: Ok(_), .. }));
     }
@@ -305,10 +490,10 @@ mod tests {
             Credentials::from([("acme".into(), Err(Reason::CredentialPending))]),
             lost("acme"),
         );
-        let held = rules.desired(&team_a(), Some(&told(&["acme"]))).0;
+        let held = rules.desired(&team_a(), None, Some(&told(&["acme"]))).0;
         assert_eq!(held, Desired::Hold);
         // what it never had is not held for it
-        let fresh = rules.desired(&team_a(), None).0;
+        let fresh = rules.desired(&team_a(), None, None).0;
         assert!(matches!(
             fresh,
             Desired::Delivery {
@@ -325,7 +510,7 @@ mod tests {
             ..Uncertain::default()
         };
         let rules = rules(Vec::new(), Credentials::new(), uncertain);
-        let held = rules.desired(&team_a(), Some(&told(&["acme"]))).0;
+        let held = rules.desired(&team_a(), None, Some(&told(&["acme"]))).0;
         assert_eq!(held, Desired::Hold);
     }
 
@@ -338,7 +523,7 @@ mod tests {
         );
         let both = told(&["acme", "other"]);
         assert!(!matches!(
-            rules.desired(&team_a(), Some(&both)).0,
+            rules.desired(&team_a(), None, Some(&both)).0,
             Desired::Hold
         ));
     }
@@ -350,7 +535,7 @@ mod tests {
             Credentials::from([("acme".into(), Err(Reason::CredentialPending))]),
             lost("acme"),
         );
-        let desired = rules.desired(&team_a(), Some(&told(&["acme"]))).0;
+        let desired = rules.desired(&team_a(), None, Some(&told(&["acme"]))).0;
         assert_eq!(desired, Desired::Nothing);
     }
 
@@ -365,7 +550,7 @@ mod tests {
         declining
             .labels
             .insert("pullpass.dev/inject".into(), "false".into());
-        let desired = rules.desired(&declining, Some(&told(&["acme"]))).0;
+        let desired = rules.desired(&declining, None, Some(&told(&["acme"]))).0;
         assert_eq!(desired, Desired::Nothing);
     }
 }

@@ -25,6 +25,18 @@ pub(crate) struct SourceError {
     pub(crate) message: String,
 }
 
+impl SourceError {
+    /// The source is a Secret that Pullpass itself writes. Read back, it would bring to life again what was revoked.
+    pub(crate) fn written_by_us(name: &str) -> Self {
+        Self {
+            reason: Reason::InvalidRegistry,
+            message: format!(
+                "spec.auth names the Secret {name:?}, which Pullpass itself writes: give the source another name"
+            ),
+        }
+    }
+}
+
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

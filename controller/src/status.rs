@@ -1,6 +1,6 @@
 //! What a Registry's status says, from how its credential and its namespaces stand.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use crate::credential::LastGood;
 use crate::plan::State;
 use crate::world::{Known, Standing, Verdict, World};
 
-/// So many namespaces a message names; the rest it counts.
+/// So many namespaces, and so many keys, a message names; the rest it counts.
 const NAMED: usize = 5;
 
 /// How the namespaces of one registry stand.
@@ -26,10 +26,23 @@ pub(crate) struct Tally {
     pub(crate) selected: usize,
     /// Those that hold its credential.
     pub(crate) synced: usize,
-    /// Those that do not, and will not by waiting: how many for each reason, and the names of some.
-    pub(crate) failed: BTreeMap<Reason, (usize, Vec<String>)>,
+    /// Those that do not, and will not by waiting, by reason.
+    pub(crate) failed: BTreeMap<Reason, Failed>,
+    /// Why it is not in the docker config for installers, where it should be, and the keys that are missing there.
+    pub(crate) not_for_installers: Option<(Reason, BTreeSet<String>)>,
     /// Whether every namespace has been judged by the rules in force.
     pub(crate) is_settled: bool,
+}
+
+/// Namespaces that do not get a credential, or not all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Failed {
+    /// How many.
+    pub(crate) count: usize,
+    /// The names of some.
+    pub(crate) names: Vec<String>,
+    /// The keys that they lack.
+    pub(crate) left_out: BTreeSet<String>,
 }
 
 /// How the namespaces of all registries stand.
@@ -64,11 +77,24 @@ impl Tallies {
                 revisions.push(judged_by);
             }
             let Some(Standing {
-                outcomes, state, ..
+                outcomes,
+                installers,
+                state,
+                ..
             }) = standing
             else {
                 return;
             };
+            for outcome in installers.iter() {
+                // of two credentials for one host there is room for one, which is nobody's fault
+                if let Stands::Failed(reason) = standing_of(outcome, *state)
+                    && reason != Reason::LostToPriority
+                {
+                    let tally = tallies.by_registry.entry(outcome.registry.clone());
+                    let left_out = outcome.left_out.iter().map(ToString::to_string);
+                    tally.or_default().not_for_installers = Some((reason, left_out.collect()));
+                }
+            }
             match state {
                 Some(State::Written) => tallies.namespaces.0 += 1,
                 Some(State::Blocked(_)) => tallies.namespaces.1 += 1,
@@ -107,9 +133,11 @@ impl Tallies {
                     Stands::Synced => tally.synced += group.count,
                     Stands::Waiting => {}
                     Stands::Failed(reason) => {
-                        let (count, names) = tally.failed.entry(reason).or_default();
-                        *count += group.count;
-                        keep_first(names, group.names.iter().cloned());
+                        let failed = tally.failed.entry(reason).or_default();
+                        failed.count += group.count;
+                        keep_first(&mut failed.names, group.names.iter().cloned());
+                        let left_out = outcome.left_out.iter().map(ToString::to_string);
+                        failed.left_out.extend(left_out);
                     }
                 }
             }
@@ -228,7 +256,7 @@ pub(crate) fn status(
         namespaces: Some(NamespaceStatus {
             selected: count(tally.selected),
             synced: count(tally.synced),
-            failed: count(tally.failed.values().map(|(count, _)| count).sum()),
+            failed: count(tally.failed.values().map(|failed| failed.count).sum()),
         }),
     })
 }
@@ -321,6 +349,18 @@ fn judge_distribution(
     if !tally.failed.is_empty() {
         return Judgement::new(Truth::False, Reason::SomeNamespacesFailed, failures(tally));
     }
+    if let Some((reason, keys)) = &tally.not_for_installers {
+        return Judgement::new(
+            Truth::False,
+            *reason,
+            format!(
+                "the docker config for installers and builders, in Pullpass's own namespace, lacks it{}: {} {}",
+                left_out(keys),
+                reason.meaning(),
+                reason.advice()
+            ),
+        );
+    }
     if !tally.is_settled {
         return Judgement::new(
             Truth::False,
@@ -366,27 +406,39 @@ fn judge_distribution(
     )
 }
 
-/// `2 of 9 selected namespaces do not get the credential: ForeignSecret in team-a, team-b`.
+/// `2 of 9 selected namespaces do not get the credential: TooLarge in team-a, team-b (left out: r.example.com)`.
 fn failures(tally: &Tally) -> String {
-    let failed: usize = tally.failed.values().map(|(count, _)| count).sum();
+    let count: usize = tally.failed.values().map(|failed| failed.count).sum();
     let each: Vec<String> = tally
         .failed
         .iter()
-        .map(|(reason, (count, names))| {
-            let more = count.saturating_sub(names.len());
-            let more = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-            format!("{reason} in {}{more}", names.join(", "))
+        .map(|(reason, failed)| {
+            let namespaces = enumerate(&failed.names, failed.count);
+            format!("{reason} in {namespaces}{}", left_out(&failed.left_out))
         })
         .collect();
     format!(
-        "{failed} of {} selected namespaces do not get the credential: {}",
+        "{count} of {} selected namespaces do not get the credential: {}",
         tally.selected,
         each.join("; ")
     )
+}
+
+fn left_out(keys: &BTreeSet<String>) -> String {
+    if keys.is_empty() {
+        return String::new();
+    }
+    let some: Vec<String> = keys.iter().take(NAMED).cloned().collect();
+    format!(" (left out: {})", enumerate(&some, keys.len()))
+}
+
+/// The first of so many, and how many more there are.
+fn enumerate(some: &[String], of: usize) -> String {
+    let named = some.join(", ");
+    match of.saturating_sub(some.len()) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 fn judge_whole(
@@ -521,13 +573,31 @@ mod tests {
     #[test]
     fn failed_namespaces_are_named_up_to_a_bound() {
         let mut tally = tally(10, 2);
+        let keys = |count: usize| (0..count).map(|n| format!("r{n}.example.com")).collect();
         tally.failed.insert(
             Reason::ForeignSecret,
-            (7, ["a", "b", "c", "d", "e"].map(String::from).to_vec()),
+            Failed {
+                count: 6,
+                names: ["a", "b", "c", "d", "e"].map(String::from).to_vec(),
+                ..Failed::default()
+            },
         );
-        tally
-            .failed
-            .insert(Reason::LostToPriority, (1, vec!["f".into()]));
+        tally.failed.insert(
+            Reason::LostToPriority,
+            Failed {
+                count: 1,
+                names: vec!["f".into()],
+                left_out: keys(1),
+            },
+        );
+        tally.failed.insert(
+            Reason::TooLarge,
+            Failed {
+                count: 1,
+                names: vec!["g".into()],
+                left_out: keys(7),
+            },
+        );
         let status = status(
             &everywhere(Verdict::Good),
             Some(&last_good()),
@@ -542,8 +612,32 @@ mod tests {
             ("False", "SomeNamespacesFailed")
         );
         assert!(message.starts_with("8 of 10 selected namespaces"));
-        assert!(message.contains("ForeignSecret in a, b, c, d, e and 2 more"));
-        assert!(message.contains("LostToPriority in f"));
+        assert!(message.contains("ForeignSecret in a, b, c, d, e and 1 more"));
+        assert!(message.contains("LostToPriority in f (left out: r0.example.com)"));
+        assert!(message.contains("r4.example.com and 2 more)"), "{message}");
+    }
+
+    #[test]
+    fn what_installers_lack_is_told() {
+        let tally = Tally {
+            not_for_installers: Some((Reason::ForeignSecret, BTreeSet::new())),
+            ..tally(2, 2)
+        };
+        let status = status(
+            &everywhere(Verdict::Good),
+            Some(&last_good()),
+            None,
+            &tally,
+            now(),
+        )
+        .unwrap();
+        let (truth, reason, message) = says(&status, DISTRIBUTED);
+        assert_eq!(
+            (truth.as_str(), reason.as_str()),
+            ("False", "ForeignSecret")
+        );
+        assert!(message.contains("own namespace"), "{message}");
+        assert_eq!(status.namespaces.unwrap().failed, 0);
     }
 
     #[test]

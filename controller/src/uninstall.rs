@@ -3,7 +3,7 @@
 //! The Lease is taken from whoever leads, and not given back, so that no controller begins anew while it is still there.
 //! What is then to be done in a namespace is decided by the same plan as ever, for a cluster in which nothing is granted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -51,48 +51,32 @@ const PAGE: u32 = 500;
 /// So many objects the message names.
 const NAMED: usize = 10;
 
-/// What could not be deleted.
+/// What is there after everything was tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Left {
-    /// Objects that are there, with their credentials: `secret team-a/pullpass`.
+    /// Objects that are there as they were: `secret team-a/pullpass`.
     pub whole: Vec<String>,
-    /// Secrets without entries that a finalizer of somebody else holds back.
+    /// Secrets without a credential of ours that a finalizer of somebody else holds back. Whoever may edit Secrets can
+    /// put one on, so these must not hold up the uninstallation.
     pub emptied: Vec<String>,
 }
 
-impl Left {
-    fn is_empty(&self) -> bool {
-        self.whole.is_empty() && self.emptied.is_empty()
+fn some(all: &[String]) -> String {
+    let named: Vec<&str> = all.iter().take(NAMED).map(String::as_str).collect();
+    let named = named.join(", ");
+    match all.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
 }
 
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let some = |all: &[String]| {
-            let named: Vec<&str> = all.iter().take(NAMED).map(String::as_str).collect();
-            let more = all.len().saturating_sub(named.len());
-            let more = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-            format!("{}{more}", named.join(", "))
-        };
-        if !self.whole.is_empty() {
-            write!(
-                f,
-                "still there: {}; see the log for what stands in the way, and delete them by hand if need be. ",
-                some(&self.whole)
-            )?;
-        }
-        if !self.emptied.is_empty() {
-            write!(
-                f,
-                "emptied, but held back by finalizers that are not Pullpass's: {}; remove those finalizers. ",
-                some(&self.emptied)
-            )?;
-        }
-        f.write_str("Then uninstall again")
+        write!(
+            f,
+            "still there: {}; see the log for what stands in the way, delete them by hand if need be, and uninstall again",
+            some(&self.whole)
+        )
     }
 }
 
@@ -130,16 +114,22 @@ pub(crate) fn main() -> ExitCode {
     pullpass_daemon::run_once(
         crate::COMPONENT,
         crate::VERSION,
-        |client, config: crate::Config| async move { uninstall(client, &config.controller).await },
+        |client, config: crate::Config| async move {
+            uninstall(client, &config.controller).await.map(drop)
+        },
     )
 }
 
 /// Takes the Lease, waits until nobody else can write, and deletes copies, PullAccesses, credentials and certificates. It
-/// can be repeated, and works where the CRDs are gone already.
+/// can be repeated, and works where the CRDs are gone already. Returns what is there still and needs not: emptied
+/// Secrets that somebody else's finalizer holds back.
 ///
 /// # Errors
 /// [`UninstallError`]; the controller then leads again, so that nothing is half installed.
-pub async fn uninstall(client: Client, options: &ControllerOptions) -> Result<(), UninstallError> {
+pub async fn uninstall(
+    client: Client,
+    options: &ControllerOptions,
+) -> Result<Left, UninstallError> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), &options.namespace);
     take_over(&leases, &options.lease).await?;
     let result = remove(client, options).await;
@@ -201,23 +191,33 @@ async fn give_back(leases: &Api<Lease>, name: &str) {
     }
 }
 
-async fn remove(client: Client, options: &ControllerOptions) -> Result<(), UninstallError> {
+async fn remove(client: Client, options: &ControllerOptions) -> Result<Left, UninstallError> {
     let metrics = Metrics::register(&prometheus::Registry::new())?;
     let term = Term::new(clock::now() + HELD_FOR);
     let mut pause = FIRST_PAUSE;
     let mut left = Left::default();
+    let mut emptied = HashSet::new();
     for round in 0..ROUNDS {
         if round > 0 {
             tracing::info!(seconds = pause.as_secs(), %left, "waiting before the next round");
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
-        remove_once(&client, options, &term, &metrics).await?;
-        left = what_is_left(&client, options).await?;
-        if left.is_empty() {
-            tracing::info!("nothing of Pullpass's controller is left");
-            return Ok(());
+        emptied.extend(remove_once(&client, options, &term, &metrics).await?);
+        left = what_is_left(&take_inventory(&client, options).await?, options, &emptied);
+        if !left.whole.is_empty() {
+            continue;
         }
+        if left.emptied.is_empty() {
+            tracing::info!("nothing of Pullpass's controller is left");
+        } else {
+            tracing::warn!(
+                count = left.emptied.len(),
+                secrets = some(&left.emptied),
+                "deleted and without credentials, but held back by finalizers that are not Pullpass's: remove these to be rid of them"
+            );
+        }
+        return Ok(left);
     }
     Err(UninstallError::Left(left))
 }
@@ -295,12 +295,13 @@ fn is_own(secret: &Secret, options: &ControllerOptions) -> bool {
             .all(|(key, value)| labels.get(*key).is_some_and(|found| found == value))
 }
 
+/// Tries everything once. Returns the uids of the Secrets that are empty and held back.
 async fn remove_once(
     client: &Client,
     options: &ControllerOptions,
     term: &Term,
     metrics: &Metrics,
-) -> Result<(), UninstallError> {
+) -> Result<Vec<String>, UninstallError> {
     let Inventory {
         namespaces,
         copies,
@@ -340,7 +341,7 @@ async fn remove_once(
     };
     let all = due.len();
     let mut done = 0;
-    let mut working = futures::stream::iter(due)
+    let mut working = futures::stream::iter(due.clone())
         .map(|name| namespace::reconcile(context.clone(), term.clone(), name))
         .buffer_unordered(namespace::CONCURRENCY);
     while working.next().await.is_some() {
@@ -350,6 +351,12 @@ async fn remove_once(
         }
     }
     drop(working);
+    let emptied = due
+        .iter()
+        .filter_map(|name| context.world.place(name).1?.copy)
+        .filter(is_emptied)
+        .map(|copy| copy.version.uid)
+        .collect();
 
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &options.namespace);
     for secret in own {
@@ -369,14 +376,19 @@ async fn remove_once(
     if let Err(error) = sending.await {
         tracing::warn!(%error, "events");
     }
-    Ok(())
+    Ok(emptied)
 }
 
-async fn what_is_left(
-    client: &Client,
+fn is_emptied(copy: &Copy) -> bool {
+    copy.terminating && copy.digest == Some(*REVOKED)
+}
+
+/// `emptied` are the uids of Secrets that were empty before: what somebody has written into one since is none of ours.
+fn what_is_left(
+    inventory: &Inventory,
     options: &ControllerOptions,
-) -> Result<Left, UninstallError> {
-    let inventory = take_inventory(client, options).await?;
+    emptied: &HashSet<String>,
+) -> Left {
     let going: Vec<String> = inventory
         .namespaces
         .iter()
@@ -386,7 +398,7 @@ async fn what_is_left(
     let mut left = Left::default();
     for (namespace, copy) in &inventory.copies {
         let name = format!("secret {namespace}/{}", options.pull_secret_name);
-        if copy.terminating && copy.digest == Some(*REVOKED) {
+        if is_emptied(copy) || emptied.contains(&copy.version.uid) {
             left.emptied.push(name);
         } else if !going.contains(namespace) {
             left.whole.push(name);
@@ -407,7 +419,7 @@ async fn what_is_left(
     }
     left.whole.sort_unstable();
     left.emptied.sort_unstable();
-    Ok(left)
+    left
 }
 
 /// Everything, page by page, each object projected at once.
@@ -446,7 +458,59 @@ mod tests {
         let text = left.to_string();
         assert!(text.contains("secret team-9/pullpass and 2 more"), "{text}");
         assert!(!text.contains("team-10"), "{text}");
-        assert!(text.contains("finalizers that are not Pullpass's: secret held/pullpass"));
-        assert!(Left::default().is_empty());
+        assert!(!text.contains("held/pullpass"), "{text}");
+    }
+
+    fn copy(uid: &str, terminating: bool, digest: crate::observed::Digest) -> Copy {
+        Copy {
+            version: Version {
+                uid: uid.into(),
+                resource_version: "1".into(),
+            },
+            ours: true,
+            terminating,
+            immutable: false,
+            digest: Some(digest),
+            labelled: true,
+            strays: None,
+        }
+    }
+
+    #[test]
+    fn what_a_tenant_holds_back_is_told_apart_from_what_has_to_go() {
+        use clap::Parser as _;
+        let options = crate::Config::try_parse_from(["pullpass-controller"])
+            .unwrap()
+            .controller;
+        let namespace = |name: &str, going: bool| -> PartialObjectMeta<Namespace> {
+            let mut meta = serde_json::json!({"name": name});
+            if going {
+                meta["deletionTimestamp"] = "2030-01-01T00:00:00Z".into();
+            }
+            serde_json::from_value(serde_json::json!({"metadata": meta})).unwrap()
+        };
+        let full = [1; 32];
+        let inventory = Inventory {
+            namespaces: vec![namespace("going", true), namespace("held", false)],
+            copies: HashMap::from([
+                ("going".into(), copy("a", true, full)),
+                ("held".into(), copy("b", true, *REVOKED)),
+                // written to again after it was emptied
+                ("refilled".into(), copy("c", true, full)),
+                ("immutable".into(), copy("d", true, full)),
+                ("deletable".into(), copy("e", false, *REVOKED)),
+            ]),
+            accesses: HashMap::new(),
+            own: Vec::new(),
+        };
+        let left = what_is_left(&inventory, &options, &HashSet::from(["c".to_owned()]));
+        assert_eq!(
+            left.emptied,
+            ["secret held/pullpass", "secret refilled/pullpass"]
+        );
+        assert_eq!(
+            left.whole,
+            ["secret deletable/pullpass", "secret immutable/pullpass"]
+        );
     }
 }

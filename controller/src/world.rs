@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::credential::{self, LastGood};
+use crate::manifest::AUTHORITY_SECRET;
 use crate::observed::{Access, AccessContent, Copy};
 use crate::plan::State;
 use crate::queue::{Lane, Queue};
@@ -34,6 +35,21 @@ pub(crate) struct Settings {
     pub(crate) system_namespaces: BTreeSet<String>,
     /// The name of the copies.
     pub(crate) pull_secret_name: String,
+    /// The name of the webhook's certificate.
+    pub(crate) serving_secret: String,
+}
+
+impl Settings {
+    /// Whether a Secret of this name in Pullpass's own namespace is the controller's to write, and so nobody's input.
+    pub(crate) fn is_written_by_us(&self, name: &str) -> bool {
+        [
+            &self.pull_secret_name,
+            &self.serving_secret,
+            AUTHORITY_SECRET,
+        ]
+        .contains(&name)
+            || credential::registry_of(name).is_some()
+    }
 }
 
 /// How a Registry's credential stands.
@@ -79,6 +95,8 @@ pub(crate) struct Standing {
     pub(crate) revision: u64,
     /// What became of each registry that it may use.
     pub(crate) outcomes: Arc<[Outcome]>,
+    /// What became of each registry in the docker config for installers, in Pullpass's own namespace.
+    pub(crate) installers: Arc<[Outcome]>,
     /// How its Secret stands; `None` while that is under way.
     pub(crate) state: Option<State>,
 }

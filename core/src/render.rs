@@ -36,6 +36,8 @@ pub struct Outcome {
     pub reason: Reason,
     /// The registry that holds a key of this one, where [`Reason::LostToPriority`].
     pub lost_to: Option<String>,
+    /// Keys whose entries are not in the docker config, for that reason.
+    pub left_out: Vec<RegistryKey>,
 }
 
 /// Merges the credentials of a grant. For each key the first registry of the grant with a usable credential has it;
@@ -53,6 +55,7 @@ fn render_within(grant: &Grant, credentials: &Credentials, max_bytes: usize) -> 
             registry: registry.name.clone(),
             reason: Reason::Available,
             lost_to: None,
+            left_out: Vec::new(),
         };
         match credentials.get(&registry.name) {
             // a credential that is kept for the nodes or for verification is none of the namespace's copy
@@ -62,19 +65,30 @@ fn render_within(grant: &Grant, credentials: &Credentials, max_bytes: usize) -> 
             None => outcome.reason = Reason::CredentialPending,
             Some(Err(reason)) => outcome.reason = *reason,
             Some(Ok(entries)) => {
+                let (mut lost, mut winner) = (Vec::new(), None);
+                let mut too_large = Vec::new();
                 for (key, login) in entries.iter() {
-                    if let Some((_, winner)) = merged.get(key) {
-                        outcome.reason = Reason::LostToPriority;
-                        outcome.lost_to = Some((*winner).to_owned());
+                    if let Some((_, holder)) = merged.get(key) {
+                        lost.push(key.clone());
+                        winner = Some((*holder).to_owned());
                         continue;
                     }
                     let grown = size + written_size(key, login);
                     if grown > max_bytes {
-                        outcome.reason = Reason::TooLarge;
+                        too_large.push(key.clone());
                         continue;
                     }
                     size = grown;
                     merged.insert(key, (login, &registry.name));
+                }
+                // nobody has the credential of a key that found no room; a lost one is another's
+                if !too_large.is_empty() {
+                    outcome.reason = Reason::TooLarge;
+                    outcome.left_out = too_large;
+                } else if winner.is_some() {
+                    outcome.reason = Reason::LostToPriority;
+                    outcome.lost_to = winner;
+                    outcome.left_out = lost;
                 }
             }
         }
@@ -181,7 +195,8 @@ mod tests {
             Outcome {
                 registry: "old".into(),
                 reason: Reason::LostToPriority,
-                lost_to: Some("new".into())
+                lost_to: Some("new".into()),
+                left_out: vec![RegistryKey::parse("r.example.com").unwrap()],
             }
         );
     }
@@ -214,6 +229,29 @@ mod tests {
             r#"{"auths":{"a.example.com":{"auth":"dTpw"}}}"#
         );
         assert_eq!(rendered.outcomes[1].reason, Reason::TooLarge);
+    }
+
+    #[test]
+    fn of_several_entries_those_that_fit_stay_and_the_others_are_named() {
+        let credentials = Credentials::from([
+            ("a".into(), entries(&[("a.example.com", "u")])),
+            (
+                "many".into(),
+                entries(&[
+                    ("a.example.com", "v"),
+                    ("large.example.com", "a-user-with-a-long-name"),
+                    ("z.example.com", "u"),
+                ]),
+            ),
+        ]);
+        let bound = text(&render(&grant(&["a"]), &credentials)).len() * 2;
+        let rendered = render_within(&grant(&["a", "many"]), &credentials, bound);
+        assert!(text(&rendered).contains("z.example.com"));
+        let many = &rendered.outcomes[1];
+        // the entry that another has is not the one to act upon
+        assert_eq!((many.reason, &many.lost_to), (Reason::TooLarge, &None));
+        let left_out: Vec<_> = many.left_out.iter().map(ToString::to_string).collect();
+        assert_eq!(left_out, ["large.example.com"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::manifest::{self, FIELD_MANAGER};
 use crate::observed::Version;
 use crate::plan::Desired;
-use crate::status::Tallies;
+use crate::status::{Failed, Tallies};
 
 fn world() -> World {
     World::new(Settings {
@@ -87,7 +87,9 @@ fn desired(world: &World) -> Desired {
     let (rules, place) = world.place("team-a");
     let place = place.unwrap();
     let told = place.access.as_ref().map(|access| &access.content);
-    rules.desired(place.namespace.as_ref().unwrap(), told).0
+    rules
+        .desired(place.namespace.as_ref().unwrap(), place.copy.as_ref(), told)
+        .0
 }
 
 fn is_delivered(world: &World) -> bool {
@@ -213,8 +215,9 @@ fn namespaces_are_counted_when_they_were_judged_by_the_rules_in_force() {
     assert!(!Tallies::of(&world, false).is_settled());
     assert!(Tallies::of(&world, true).is_settled());
     let (rules, _) = world.place("team-a");
-    let (_, rendered) = rules.desired(&team_a(), None);
+    let (_, rendered) = rules.desired(&team_a(), None, None);
     let standing = |state| Standing {
+        installers: Arc::new([]),
         revision: rules.revision,
         outcomes: Arc::clone(&rendered.as_ref().unwrap().outcomes),
         state: Some(state),
@@ -231,7 +234,14 @@ fn namespaces_are_counted_when_they_were_judged_by_the_rules_in_force() {
     let tally = Tallies::of(&world, false).get("acme");
     assert_eq!(
         tally.failed,
-        BTreeMap::from([(Reason::ForeignSecret, (1, vec!["team-a".to_owned()]))])
+        BTreeMap::from([(
+            Reason::ForeignSecret,
+            Failed {
+                count: 1,
+                names: vec!["team-a".to_owned()],
+                ..Failed::default()
+            }
+        )])
     );
 
     world.secrets_changed(Change::Applied(credential("r-1", "dTpwMg==")));
