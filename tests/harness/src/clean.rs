@@ -15,7 +15,7 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::objects::ignore_missing;
+use crate::objects::{SYSTEM_NAMESPACE, ignore_missing};
 
 /// The namespaces that Kubernetes makes by itself. Their Secrets and pods go, they stay.
 const BUILT_IN_NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -29,10 +29,17 @@ const KEPT_RESOURCES: [&str; 5] = [
     "leases",
 ];
 
+/// API groups of which the same is true.
+const KEPT_GROUPS: [&str; 2] = ["rbac.authorization.k8s.io", "discovery.k8s.io"];
+
+/// What the built-in controllers put into every namespace.
+const OF_EVERY_NAMESPACE: [&str; 2] = ["default", "kube-root-ca.crt"];
+
 /// Requests at a time: enough to hide the way to etcd and back.
 const CONCURRENCY: usize = 16;
 
-/// Leaves what a fresh API server has, and CustomResourceDefinitions.
+/// Leaves what a fresh API server has, CustomResourceDefinitions, and Pullpass's own namespace, empty: where a namespace
+/// is made again under its name, the built-in controllers may still be about to empty the one before, and would empty it.
 pub(crate) async fn empty(client: &Client) -> Result<()> {
     // webhooks and policies first, or they would have a say in the rest
     delete_all::<MutatingWebhookConfiguration>(client).await?;
@@ -47,7 +54,7 @@ pub(crate) async fn empty(client: &Client) -> Result<()> {
         .await?
         .iter()
         .map(kube::ResourceExt::name_any)
-        .filter(|name| !BUILT_IN_NAMESPACES.contains(&name.as_str()))
+        .filter(|name| !BUILT_IN_NAMESPACES.contains(&name.as_str()) && name != SYSTEM_NAMESPACE)
         .collect();
     // nothing new can be made in a namespace that is terminating
     for name in &doomed {
@@ -105,14 +112,18 @@ fn is_doomed(object: &PartialObjectMeta, kind: &ApiResource) -> bool {
     let Some(namespace) = object.namespace() else {
         return true;
     };
-    let of_kubernetes = !BUILT_IN_NAMESPACES.contains(&namespace.as_str())
-        || (!KEPT_RESOURCES.contains(&kind.plural.as_str())
-            && !matches!(
-                kind.group.as_str(),
-                "rbac.authorization.k8s.io" | "discovery.k8s.io"
-            ));
-    // the Service of the API server itself
-    of_kubernetes && !(namespace == "default" && object.name_any() == "kubernetes")
+    let (namespace, name) = (namespace.as_str(), object.name_any());
+    if namespace == SYSTEM_NAMESPACE {
+        return !OF_EVERY_NAMESPACE.contains(&name.as_str());
+    }
+    if !BUILT_IN_NAMESPACES.contains(&namespace) {
+        return true;
+    }
+    let is_kept = KEPT_RESOURCES.contains(&kind.plural.as_str())
+        || KEPT_GROUPS.contains(&kind.group.as_str())
+        // the Service of the API server itself
+        || (namespace == "default" && name == "kubernetes");
+    !is_kept
 }
 
 async fn delete_object<K>(api: &Api<K>, object: &PartialObjectMeta<K>) -> Result<()>

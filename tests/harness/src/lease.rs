@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::ListParams;
@@ -63,7 +64,10 @@ async fn prepare(name: &str, lock: Lock) -> Result<Lease> {
         .await
         .with_context(|| format!("cannot empty the API server {name}"))?;
     install_definitions(&server).await?;
-    server.create_namespace(SYSTEM_NAMESPACE, &[]).await;
+    let namespaces: Api<Namespace> = server.all();
+    if namespaces.get_opt(SYSTEM_NAMESPACE).await?.is_none() {
+        server.create_namespace(SYSTEM_NAMESPACE, &[]).await;
+    }
     Ok(Lease {
         _dump: DumpOnFailure::of(&server),
         server,

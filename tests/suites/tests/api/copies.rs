@@ -19,11 +19,11 @@ use pullpass_suites::copies::{self, CONVERGENCE, docker_config, has_login, has_s
 use pullpass_suites::registries::{self, has_condition};
 use serde_json::{Value, json};
 
-const HOST: &str = "registry.example.com";
+pub(crate) const HOST: &str = "registry.example.com";
 
 /// How long something is watched that must not happen. The controller acts within milliseconds of what it sees, and
 /// repairs that it tries again come within a few seconds.
-const LONG_ENOUGH: Duration = Duration::from_secs(3);
+pub(crate) const LONG_ENOUGH: Duration = Duration::from_secs(3);
 
 /// A controller at work, and the Registry `acme` for namespaces whose name begins with `team`.
 pub(crate) struct Scene {
@@ -140,10 +140,9 @@ async fn selected_namespaces_get_it_and_the_others_do_not() {
         "kube-public",
         SYSTEM_NAMESPACE,
     ] {
-        assert!(
-            copies::secret(server, namespace).await.is_none(),
-            "{namespace}"
-        );
+        // the own namespace has the docker config for installers, of which no pod is told
+        let has_secret = copies::secret(server, namespace).await.is_some();
+        assert_eq!(has_secret, namespace == SYSTEM_NAMESPACE, "{namespace}");
         assert!(
             copies::access(server, namespace).await.is_none(),
             "{namespace}"
@@ -165,7 +164,9 @@ async fn a_changed_password_is_one_write_in_place_for_each_copy() {
     scene.is_settled().await;
     let mut expected: BTreeMap<String, usize> = teams
         .iter()
-        .map(|team| (format!("patch secrets {team}/pullpass"), 1))
+        .map(String::as_str)
+        .chain([SYSTEM_NAMESPACE])
+        .map(|namespace| (format!("patch secrets {namespace}/pullpass"), 1))
         .collect();
     expected.insert(
         format!("patch secrets {SYSTEM_NAMESPACE}/pullpass-credential-acme"),
@@ -606,7 +607,6 @@ async fn a_foreign_secret_of_our_name_stays_as_it_is() {
     ];
     let mut namespaces = Vec::new();
     for (foreign, manager) in &foreign {
-        // made before the namespace is selected, so that nobody is faster
         let namespace = server
             .namespace_with("team", &[("pullpass.dev/inject", "false")])
             .await;
@@ -616,8 +616,18 @@ async fn a_foreign_secret_of_our_name_stays_as_it_is() {
             .patch(PULL_SECRET, &apply, &Patch::Apply(foreign))
             .await
             .unwrap();
-        label(server, &namespace, json!({"pullpass.dev/inject": null})).await;
         namespaces.push((namespace, made));
+    }
+    // the controller has seen them all when it has seen what came after
+    let after = scene.teams(1).await.remove(0);
+    scene
+        .secrets(&after)
+        .delete(PULL_SECRET, &DeleteParams::default())
+        .await
+        .unwrap();
+    scene.has_password(&after, "first").await;
+    for (namespace, _) in &namespaces {
+        label(server, namespace, json!({"pullpass.dev/inject": null})).await;
     }
     // nobody else is delayed
     scene.teams(2).await;
@@ -984,6 +994,9 @@ async fn a_system_namespace_is_selected_only_where_it_is_named() {
     has_login(&server, "default", HOST, "user", "first").await;
     has_condition(&server, "acme", "Ready", "True/Synced").await;
     for closed in ["kube-system", "kube-node-lease", SYSTEM_NAMESPACE] {
+        assert!(copies::access(&server, closed).await.is_none(), "{closed}");
+    }
+    for closed in ["kube-system", "kube-node-lease"] {
         assert!(copies::secret(&server, closed).await.is_none(), "{closed}");
     }
 }

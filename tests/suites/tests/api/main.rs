@@ -13,4 +13,7 @@ mod copies;
 mod crds;
 mod fence;
 mod leader;
+mod merging;
+mod own_namespace;
 mod reviews;
+mod uninstall;
