@@ -89,8 +89,8 @@ async fn what_does_not_fit_is_named_and_the_rest_works() {
         &crowded,
         &[
             ("kept", "Available"),
-            ("small", "Available"),
             ("left", "TooLarge"),
+            ("small", "Available"),
         ],
     )
     .await;

@@ -57,7 +57,8 @@ async fn it_holds_what_the_cluster_may_use_and_changes_in_place() {
     server.apply_chart().await;
     registry(&server, "acme", json!({"host": HOST})).await;
     // which namespaces a registry is for says nothing about installers
-    let nobody = json!({"host": "own.example.com", "access": {"namespaces": {"include": []}}});
+    let nobody =
+        json!({"host": "own.example.com", "access": {"namespaces": {"include": ["nobody"]}}});
     registry(&server, "own", nobody).await;
     let elsewhere = json!({"host": "elsewhere.example.com", "access": {
         "namespaces": {"include": ["*"]}, "clusters": {"autoInject": ["production"]},

@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )]
 
+mod builders;
 mod canary;
 mod disruption;
 mod injection;
