@@ -110,6 +110,13 @@ async fn a_builder_pulls_a_private_base_image() {
         refusal.contains("unauthorized") || refusal.contains("authentication required"),
         "{refusal}"
     );
+    // kubelet would take this key, and builders do not, which the documentation tells
+    let wildcard = format!("*{}", &scene.host()[1..]);
+    let entry = &docker_config(&secret)["auths"][scene.host()];
+    let wildcard = json!({"auths": {wildcard: entry}}).to_string();
+    let wildcard = workshop.write("wildcard/config.json", wildcard);
+    let unknowing = workshop.build(&scene.cluster, &base, Some(&wildcard)).await;
+    assert!(!unknowing.status.success());
     let built = workshop.build(&scene.cluster, &base, Some(&authfile)).await;
     assert!(built.status.success(), "{}", told(&built));
 }
