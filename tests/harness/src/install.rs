@@ -4,12 +4,14 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::chart::{self, RELEASE};
@@ -17,12 +19,16 @@ use crate::checkout;
 use crate::cluster::run;
 use crate::objects::SYSTEM_NAMESPACE;
 use crate::server::ApiServer;
+use crate::wait::eventually;
 
 /// Where the cluster remembers what is installed in it.
 const RECORD: &str = "pullpass-tests-installed";
 const RECORD_KEY: &str = "fingerprint";
 
 const FIELD_MANAGER: &str = "pullpass-tests";
+
+/// How long kube-proxy may take to hear of pods that are ready. Below a second on an idle machine.
+const REACHABLE: Duration = Duration::from_secs(60);
 
 /// Both images, each an OCI archive.
 const ARCHIVES: [&str; 2] = ["target/images/webhook.tar", "target/images/controller.tar"];
@@ -94,7 +100,26 @@ pub(crate) async fn upgrade(server: &ApiServer) -> Result<()> {
         "--set",
         &tag,
     ];
-    server.cluster().helm(&arguments).await.map(drop)
+    server.cluster().helm(&arguments).await?;
+    is_reachable(server).await
+}
+
+/// Waits until the webhook's Service leads to its pods. Helm waits for pods that are ready; kube-proxy hears of them a
+/// moment later, and until then the API server admits pods without asking.
+async fn is_reachable(server: &ApiServer) -> Result<()> {
+    let services: Api<Service> = server.of(SYSTEM_NAMESPACE);
+    let service = services.get("pullpass-webhook").await?;
+    let address = service
+        .spec
+        .and_then(|spec| spec.cluster_ip)
+        .context("the webhook's Service has no address")?;
+    eventually(
+        REACHABLE,
+        "the webhook's Service leads to its pods",
+        async || TcpStream::connect((address.as_str(), 443)).await,
+    )
+    .await;
+    Ok(())
 }
 
 /// Runs `helm uninstall` as a user would.

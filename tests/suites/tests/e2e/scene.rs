@@ -130,7 +130,8 @@ impl<C: std::ops::Deref<Target = Full>> Scene<C> {
         let trouble: Vec<_> = events
             .iter()
             .filter(|event| {
-                ["Failed", "BackOff", "FailedToRetrieveImagePullSecret"]
+                // by the whole reason: "FailedMount" is about a volume
+                ["Failed:", "BackOff:", "FailedToRetrieveImagePullSecret:"]
                     .iter()
                     .any(|reason| event.starts_with(reason))
             })
