@@ -111,7 +111,8 @@ async fn a_builder_pulls_a_private_base_image() {
         "{refusal}"
     );
     // kubelet would take this key, and builders do not, which the documentation tells
-    let wildcard = format!("*{}", &scene.host()[1..]);
+    let rest: String = scene.host().chars().skip(1).collect();
+    let wildcard = format!("*{rest}");
     let entry = &docker_config(&secret)["auths"][scene.host()];
     let wildcard = json!({"auths": {wildcard: entry}}).to_string();
     let wildcard = workshop.write("wildcard/config.json", wildcard);
