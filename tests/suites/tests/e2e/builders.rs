@@ -7,22 +7,13 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::DeleteParams;
 use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE};
-use pullpass_harness::{Full, Shared, name, shared};
+use pullpass_harness::{Full, name, shared};
 use pullpass_suites::copies::{docker_config, has_login};
 use pullpass_suites::{pods, registries};
 use serde_json::json;
 use tokio::process::Command;
 
 use crate::scene::Scene;
-
-/// A Registry that selects none of the cluster's namespaces, and whose credential the own namespace holds although other
-/// tests have older ones for the same host.
-async fn scene() -> Scene<Shared> {
-    let scene = Scene::on(shared().await).await;
-    let latest = i32::try_from(jiff::Timestamp::now().as_second()).unwrap();
-    registries::patch(&scene.cluster, &scene.name, &json!({"priority": latest})).await;
-    scene
-}
 
 /// The files of one builder, which are gone with it.
 struct Workshop(PathBuf);
@@ -88,7 +79,10 @@ fn told(output: &Output) -> String {
 
 #[tokio::test]
 async fn a_builder_pulls_a_private_base_image() {
-    let scene = scene().await;
+    let scene = Scene::on(shared().await).await;
+    // other tests have older Registries for the same host, and one run after another has this one
+    let latest = i32::try_from(jiff::Timestamp::now().as_second()).unwrap();
+    registries::patch(&scene.cluster, &scene.name, &json!({"priority": latest})).await;
     let (user, password) = (&scene.user.name, &scene.user.password);
     let secret = has_login(
         &scene.cluster,
@@ -124,18 +118,18 @@ async fn a_builder_pulls_a_private_base_image() {
 
 #[tokio::test]
 async fn an_installer_in_the_own_namespace_pulls_and_mounts_it() {
-    let scene = scene().await;
+    let scene = Scene::on(shared().await).await;
+    // a part of the registry that no other test has to do with
+    let own = format!("{}/{}", scene.host(), scene.name);
+    registries::patch(&scene.cluster, &scene.name, &json!({"host": own})).await;
     let (user, password) = (&scene.user.name, &scene.user.password);
-    has_login(
-        &scene.cluster,
-        SYSTEM_NAMESPACE,
-        scene.host(),
-        user,
-        password,
-    )
-    .await;
+    has_login(&scene.cluster, SYSTEM_NAMESPACE, &own, user, password).await;
+    let image = scene
+        .cluster
+        .push_image(&format!("{}/installer", scene.name))
+        .await;
     let name = name::unique("installer");
-    let mut manifest = pods::manifest(&name, &scene.image().await);
+    let mut manifest = pods::manifest(&name, &image);
     manifest["spec"]["imagePullSecrets"] = json!([{"name": PULL_SECRET}]);
     // kubelet starts no container for which the key is missing
     manifest["spec"]["volumes"] = json!([{"name": "login", "secret": {
