@@ -1,0 +1,1 @@
+//! Logs in to image registries, and asks them whether a credential is good.

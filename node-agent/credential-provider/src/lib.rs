@@ -1,0 +1,1 @@
+//! A kubelet credential provider plugin that obeys the namespace policy of Pullpass.

@@ -1,0 +1,1 @@
+//! The agent that writes kubelet's credential configuration on each node.
