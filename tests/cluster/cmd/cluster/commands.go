@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"pullpass.dev/tests/cluster/internal/address"
 	"pullpass.dev/tests/cluster/internal/artifact"
 	"pullpass.dev/tests/cluster/internal/cache"
 	"pullpass.dev/tests/cluster/internal/cluster"
@@ -107,6 +108,7 @@ func upCommand(s *settings) *cobra.Command {
 		},
 	}
 	command.Flags().BoolVar(&options.APIOnly, "api-only", false, "only etcd and an API server, on the loopback address")
+	command.Flags().IntVar(&options.Nodes, "nodes", 0, fmt.Sprintf("how many nodes, up to %d; more or fewer than there are come or go (default as there are, or 1)", address.MaxNodes))
 	command.Flags().BoolVar(&options.Controllers, "with-controllers", false, "with --api-only: the controller manager too")
 	return command
 }

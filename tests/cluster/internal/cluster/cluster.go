@@ -16,8 +16,6 @@ import (
 	"pullpass.dev/tests/cluster/internal/reservation"
 )
 
-const nodeCount = 1
-
 // Cluster is one cluster of a checkout, running or not.
 type Cluster struct {
 	Layout layout.Cluster

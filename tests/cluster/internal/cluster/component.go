@@ -40,7 +40,7 @@ func components(s state) []component {
 		component{controlplane.Scheduler, controlplane.Scheduler},
 		component{registry.Component, "docker-registry"},
 	)
-	for index := range nodeCount {
+	for index := range s.Nodes {
 		list = append(list, nodeComponents(index+1)...)
 	}
 	return list

@@ -17,7 +17,7 @@ func (c Cluster) Restart(ctx context.Context, name string) error {
 	if err := c.stopComponent(found, name); err != nil {
 		return err
 	}
-	return c.Up(ctx, Options{APIOnly: found.APIOnly, Controllers: found.Controllers})
+	return c.Up(ctx, Options{APIOnly: found.APIOnly, Controllers: found.Controllers, Nodes: found.Nodes})
 }
 
 func (c Cluster) stopComponent(s state, name string) error {

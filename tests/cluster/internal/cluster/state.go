@@ -18,8 +18,12 @@ type state struct {
 	APIOnly bool `json:"apiOnly"`
 	// Controllers tells whether the controller manager belongs to it.
 	Controllers bool `json:"controllers"`
+	// Nodes is how many nodes it has.
+	Nodes int `json:"nodes"`
 	// Configured is set once certificates and configuration are complete.
 	Configured bool `json:"configured"`
+	// ConfiguredNodes is for how many nodes that is so too.
+	ConfiguredNodes int `json:"configuredNodes"`
 }
 
 func readState(cluster layout.Cluster) (state, bool, error) {

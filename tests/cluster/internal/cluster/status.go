@@ -80,7 +80,7 @@ func (c Cluster) Status(ctx context.Context) (Status, error) {
 	if !found.APIOnly {
 		status.Registry = c.registry(plan, artifact.Debian{}).Host()
 		status.PodRange, status.Services = plan.Pods.String(), plan.Services.String()
-		for index := range nodeCount {
+		for index := range found.Nodes {
 			network, err := plan.Node(index + 1)
 			if err != nil {
 				return status, err

@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"time"
@@ -14,7 +16,6 @@ import (
 	"pullpass.dev/tests/cluster/internal/machine"
 	"pullpass.dev/tests/cluster/internal/network"
 	"pullpass.dev/tests/cluster/internal/node"
-	"pullpass.dev/tests/cluster/internal/pki"
 	"pullpass.dev/tests/cluster/internal/process"
 	"pullpass.dev/tests/cluster/internal/registry"
 	"pullpass.dev/tests/cluster/internal/reservation"
@@ -26,6 +27,9 @@ type Options struct {
 	APIOnly bool
 	// Controllers adds the controller manager where APIOnly leaves it out.
 	Controllers bool
+	// Nodes is how many nodes there are to be; 0 is as many as there are, or
+	// one in a new cluster.
+	Nodes int
 }
 
 // Generous for a machine with two processors that does something else too.
@@ -53,6 +57,9 @@ func (c Cluster) Up(ctx context.Context, options Options) error {
 	defer lock.Release()
 	u := &up{Cluster: c, parts: map[string]part{}}
 	if err := u.settleState(options); err != nil {
+		return err
+	}
+	if err := u.settleNodes(ctx, options); err != nil {
 		return err
 	}
 	if u.state.Configured && u.healthy(ctx) == nil {
@@ -84,6 +91,10 @@ func (u *up) settleState(options Options) error {
 		u.Say("the cluster's addresses are not reserved any more: starting afresh")
 		exists = false
 	}
+	if exists && !found.APIOnly && found.Nodes == 0 {
+		u.Say("the cluster was made by another version of this command: starting afresh")
+		exists = false
+	}
 	if exists {
 		if found.APIOnly != options.APIOnly {
 			return fmt.Errorf("the cluster %s runs %s: take it down first, or choose another name", u.Layout.Name, kind(found))
@@ -105,13 +116,59 @@ func (u *up) settleState(options Options) error {
 	if err != nil {
 		return err
 	}
+	nodes := 0
+	if !options.APIOnly {
+		nodes = max(options.Nodes, 1)
+	}
 	u.state = state{
+		Nodes:       nodes,
 		Slot:        u.plan.Slot,
 		BootID:      bootID,
 		APIOnly:     options.APIOnly,
 		Controllers: options.Controllers || !options.APIOnly,
 	}
 	return u.state.write(u.Layout)
+}
+
+// settleNodes makes the cluster one of as many nodes as it is to have; those
+// that are too many end at once, those that are missing start with the rest.
+func (u *up) settleNodes(ctx context.Context, options Options) error {
+	if options.APIOnly && options.Nodes > 0 {
+		return errors.New("a cluster with an API server only has no nodes: leave out --nodes")
+	}
+	if options.Nodes > address.MaxNodes {
+		return fmt.Errorf("a cluster has at most %d nodes", address.MaxNodes)
+	}
+	if options.Nodes == 0 || options.Nodes == u.state.Nodes {
+		return nil
+	}
+	for index := u.state.Nodes; index > options.Nodes; index-- {
+		if err := u.dismissNode(ctx, index); err != nil {
+			return err
+		}
+	}
+	u.state.Nodes = options.Nodes
+	u.state.ConfiguredNodes = min(u.state.ConfiguredNodes, options.Nodes)
+	return u.state.write(u.Layout)
+}
+
+// dismissNode ends a node, and has Kubernetes forget it and its pods.
+func (u *up) dismissNode(ctx context.Context, index int) error {
+	if err := u.removeNode(index); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(u.Layout.Node(node.Name(index))); err != nil {
+		return err
+	}
+	for _, part := range nodeComponents(index) {
+		if err := os.Remove(u.Layout.PIDFile(part.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := u.connect(); err != nil {
+		return err
+	}
+	return u.api.Delete(ctx, "/api/v1/nodes/"+node.Name(index))
 }
 
 func kind(s state) string {
@@ -150,6 +207,11 @@ func (u *up) bringUp(ctx context.Context) error {
 	}
 	if !u.state.Configured {
 		if err := u.configure(); err != nil {
+			return err
+		}
+	}
+	if u.state.ConfiguredNodes < u.state.Nodes {
+		if err := u.configureNodes(); err != nil {
 			return err
 		}
 	}
@@ -233,8 +295,7 @@ func (u *up) prepare() (err error) {
 // that was interrupted.
 func (u *up) configure() error {
 	control := u.controlPlane(u.plan, u.kubernetes)
-	authority, err := control.IssueCertificates()
-	if err != nil {
+	if err := control.IssueCertificates(); err != nil {
 		return err
 	}
 	if err := control.WriteConfig(); err != nil {
@@ -247,25 +308,29 @@ func (u *up) configure() error {
 		if err := u.registry(u.plan, u.debian).Write(); err != nil {
 			return err
 		}
-		if err := u.configureNodes(authority); err != nil {
-			return err
-		}
 	}
-	u.state.Configured = true
+	u.state.Configured, u.state.ConfiguredNodes = true, 0
 	return u.state.write(u.Layout)
 }
 
-func (u *up) configureNodes(authority *pki.Authority) error {
+// configureNodes writes certificates and configuration of the nodes that have
+// none yet, and leaves those of the others, which run with them.
+func (u *up) configureNodes() error {
+	authority, err := u.controlPlane(u.plan, u.kubernetes).Authority()
+	if err != nil {
+		return err
+	}
 	nodes, err := u.nodes()
 	if err != nil {
 		return err
 	}
-	for _, n := range nodes {
+	for _, n := range nodes[u.state.ConfiguredNodes:] {
 		if err := n.WriteConfig(authority); err != nil {
 			return err
 		}
 	}
-	return nil
+	u.state.ConfiguredNodes = u.state.Nodes
+	return u.state.write(u.Layout)
 }
 
 // writeKubectl writes a kubectl that knows this cluster only, so that nobody
@@ -304,7 +369,7 @@ func (u *up) nodes() ([]node.Node, error) {
 		RestrictOOMScore: !mayLower,
 	}
 	var nodes []node.Node
-	for index := range nodeCount {
+	for index := range u.state.Nodes {
 		n, err := node.New(config, index+1)
 		if err != nil {
 			return nil, err
@@ -429,7 +494,7 @@ func (u *up) checks(ctx context.Context) []check {
 		"the registry to answer", []string{registry.Component},
 		func() error { return u.registryRefusesStrangers(ctx) },
 	})
-	for index := range nodeCount {
+	for index := range u.state.Nodes {
 		name := node.Name(index + 1)
 		// Zero if it ran before: then what it has once reported counts.
 		since := u.parts[node.Kubelet(name)].started

@@ -71,24 +71,27 @@ func (c Config) pair(name string) pki.Pair { return pki.In(c.Cluster.PKI(), name
 
 func (c Config) configFile(name string) string { return filepath.Join(c.Cluster.Config(), name) }
 
-// IssueCertificates writes all certificates and keys of the control plane and
-// returns the authority, which signs those of nodes too.
-func (c Config) IssueCertificates() (*pki.Authority, error) {
+// Authority signs the certificates of the API server's clients, once
+// IssueCertificates has made it.
+func (c Config) Authority() (*pki.Authority, error) { return pki.LoadAuthority(c.pair("ca")) }
+
+// IssueCertificates writes all certificates and keys of the control plane.
+func (c Config) IssueCertificates() error {
 	if err := os.MkdirAll(c.Cluster.PKI(), 0o700); err != nil {
-		return nil, err
+		return err
 	}
 	authority, err := pki.NewAuthority("kubernetes", c.pair("ca"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	etcdAuthority, err := pki.NewAuthority("etcd", c.pair("etcd-ca"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// Kept apart, or every client of the API server could speak for others.
 	aggregator, err := pki.NewAuthority("front-proxy", c.pair("front-proxy-ca"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	names := []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
 	addresses := []netip.Addr{loopback, c.Plan.KubernetesService}
@@ -114,10 +117,10 @@ func (c Config) IssueCertificates() (*pki.Authority, error) {
 		func() error { return authority.Client(c.pair("scheduler-client"), "system:kube-scheduler") },
 	} {
 		if err := issue(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return authority, nil
+	return nil
 }
 
 // WriteConfig writes the files that the components read besides certificates,

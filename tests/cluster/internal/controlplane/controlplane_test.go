@@ -48,7 +48,7 @@ func TestNobodyListensOnEveryAddressOfTheMachine(t *testing.T) {
 
 func TestTheServerIsTrustedUnderEveryAddressThatLeadsToIt(t *testing.T) {
 	config := inSlot(t, 0)
-	if _, err := config.IssueCertificates(); err != nil {
+	if err := config.IssueCertificates(); err != nil {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
@@ -70,6 +70,27 @@ func TestTheServerIsTrustedUnderEveryAddressThatLeadsToIt(t *testing.T) {
 	aggregator := load(t, config.pair("front-proxy-client").Cert)
 	if _, err := aggregator.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: usages}); err == nil {
 		t.Error("the aggregator's certificate is good for an ordinary client")
+	}
+}
+
+func TestANodeThatComesLaterIsSignedForByTheSameAuthority(t *testing.T) {
+	config := inSlot(t, 0)
+	if err := config.IssueCertificates(); err != nil {
+		t.Fatal(err)
+	}
+	authority, err := config.Authority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := config.pair("later")
+	if err := authority.Client(later, "system:node:node-2", "system:nodes"); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(load(t, config.CA()))
+	usages := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	if _, err := load(t, later.Cert).Verify(x509.VerifyOptions{Roots: roots, KeyUsages: usages}); err != nil {
+		t.Error(err)
 	}
 }
 

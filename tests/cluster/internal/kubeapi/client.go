@@ -1,5 +1,5 @@
 // Package kubeapi asks an API server the few things that starting a cluster
-// has to know. It is a handful of GET requests; a client library would take
+// has to know. It is a handful of requests without a body; a client library would take
 // longer to compile than everything else here.
 package kubeapi
 
@@ -110,22 +110,33 @@ func (c *Client) Exists(ctx context.Context, path string) error {
 	return err
 }
 
+// Delete deletes the object at the path, which need not be there.
+func (c *Client) Delete(ctx context.Context, path string) error {
+	_, status, err := c.do(ctx, http.MethodDelete, path)
+	if err == nil && status != http.StatusOK && status != http.StatusNotFound {
+		err = fmt.Errorf("delete %s%s: %s", c.server, path, http.StatusText(status))
+	}
+	return err
+}
+
 func (c *Client) get(ctx context.Context, path string) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server+path, nil)
+	body, status, err := c.do(ctx, http.MethodGet, path)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%s%s: %s", c.server, path, http.StatusText(status))
+	}
+	return body, err
+}
+
+func (c *Client) do(ctx context.Context, method, path string) ([]byte, int, error) {
+	request, err := http.NewRequestWithContext(ctx, method, c.server+path, nil)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s%s: %s", c.server, path, response.Status)
-	}
-	return body, nil
+	return body, response.StatusCode, err
 }

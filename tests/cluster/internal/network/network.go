@@ -57,6 +57,12 @@ func EnsureNode(plan address.Plan, index, pid int) error {
 			return err
 		}
 	}
+	for other := 1; other <= address.MaxNodes; other++ {
+		// whether it is there or not: it may come later
+		if err := routeToOther(plan, index, other, inside); err != nil {
+			return err
+		}
+	}
 	if err := ip("route", "replace", node.Pods.String(), "via", node.Address.String(), "dev", plan.Bridge); err != nil {
 		return err
 	}
@@ -64,6 +70,19 @@ func EnsureNode(plan address.Plan, index, pid int) error {
 		return ip("route", "replace", plan.Services.String(), "via", node.Address.String(), "dev", plan.Bridge)
 	}
 	return nil
+}
+
+// routeToOther leads from inside a node to the pods of another.
+func routeToOther(plan address.Plan, index, other int, inside string) error {
+	if other == index {
+		return nil
+	}
+	node, err := plan.Node(other)
+	if err != nil {
+		return err
+	}
+	return run("nsenter", "--net", "--target", inside,
+		"ip", "route", "replace", node.Pods.String(), "via", node.Address.String(), "dev", "eth0")
 }
 
 // Remove removes every interface of the plan from the machine, and with them
@@ -80,12 +99,17 @@ func Remove(plan address.Plan) error {
 	return remove(plan.Bridge)
 }
 
-// RemoveNode removes the pair that joins a node. The kernel does that itself
-// some time after the node's end.
+// RemoveNode removes the pair that joins a node, and the route to its pods. The
+// kernel removes the pair itself some time after the node's end.
 func RemoveNode(plan address.Plan, index int) error {
 	node, err := plan.Node(index)
 	if err != nil {
 		return err
+	}
+	if exists(plan.Bridge) {
+		if err := ip("route", "flush", node.Pods.String(), "dev", plan.Bridge); err != nil {
+			return err
+		}
 	}
 	return remove(node.Veth)
 }

@@ -14,7 +14,7 @@ import (
 	"pullpass.dev/tests/cluster/internal/pki"
 )
 
-//go:embed containerd.toml hosts.toml init.sh enter.sh
+//go:embed containerd.toml hosts.toml init.sh enter.sh providers.yaml stand-in-provider.sh
 var files embed.FS
 
 var templates = template.Must(template.ParseFS(files, "*.toml"))
@@ -23,7 +23,7 @@ var templates = template.Must(template.ParseFS(files, "*.toml"))
 // certificates signed by the cluster's authority.
 func (n Node) WriteConfig(authority *pki.Authority) error {
 	for _, dir := range []string{
-		"containerd", "containerd-config", "cni-config", "kubernetes/pki", "kubelet", "pod-logs",
+		"containerd", "containerd-config", "cni-config", "kubernetes/pki", "kubernetes/credential-providers/bin", "kubelet", "pod-logs",
 		"containerd-config/certs.d/" + n.Registry.Host,
 	} {
 		if err := os.MkdirAll(n.path(dir), 0o755); err != nil {
@@ -58,19 +58,27 @@ func (n Node) WriteConfig(authority *pki.Authority) error {
 		}
 		contents[name] = rendered.Bytes()
 	}
-	for _, script := range []string{"init.sh", "enter.sh"} {
-		content, err := files.ReadFile(script)
+	for name, from := range map[string]string{
+		"init.sh":  "init.sh",
+		"enter.sh": "enter.sh",
+		"kubernetes/credential-providers/config.yaml": "providers.yaml",
+	} {
+		content, err := files.ReadFile(from)
 		if err != nil {
 			return err
 		}
-		contents[script] = content
+		contents[name] = content
 	}
 	for name, content := range contents {
 		if err := os.WriteFile(n.path(name), content, 0o644); err != nil {
 			return err
 		}
 	}
-	return nil
+	standIn, err := files.ReadFile("stand-in-provider.sh")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(n.path("kubernetes/credential-providers/bin/stand-in-provider"), standIn, 0o755)
 }
 
 func (n Node) writeCredentials(authority *pki.Authority) error {

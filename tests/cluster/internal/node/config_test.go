@@ -20,6 +20,8 @@ func TestTheNodesFilesNameItsOwnAddressesAndRegistry(t *testing.T) {
 		"containerd-config/certs.d/198.18.20.1:26005/hosts.toml": {`[host."https://198.18.20.1:26005"]`, `ca = "/etc/containerd/certs.d/198.18.20.1:26005/ca.crt"`},
 		"containerd-config/certs.d/198.18.20.1:26005/ca.crt":     {"BEGIN CERTIFICATE"},
 		"cni-config/10-pullpass.conflist":                        {`"subnet": "198.18.0.0/22"`},
+		"kubernetes/credential-providers/config.yaml":            {"name: stand-in-provider"},
+		"kubernetes/credential-providers/bin/stand-in-provider":  {"CredentialProviderResponse"},
 		"kubernetes/kubelet.json":                                {`"address": "198.18.20.2"`, `"failCgroupV1": false`},
 		"kubernetes/kube-proxy.json":                             {`"mode": "nftables"`, `"clusterCIDR": "198.18.0.0/20"`},
 		"kubernetes/kubelet.kubeconfig":                          {"system:node:node-1", "https://198.18.20.1:26000"},

@@ -20,6 +20,10 @@ import (
 	"pullpass.dev/tests/cluster/internal/process"
 )
 
+// providersDir is where the node has its credential providers. As on a node of
+// a cloud, one is there already; it is a stand-in.
+const providersDir = "/etc/kubernetes/credential-providers"
+
 const containerdSocket = "/run/containerd/containerd.sock"
 
 // Config is what all nodes of a cluster have in common.
@@ -146,6 +150,8 @@ func (n Node) KubeletCommand(first process.Process) process.Command {
 		"--kubeconfig=/etc/kubernetes/kubelet.kubeconfig",
 		"--hostname-override="+n.Name(),
 		"--node-ip="+n.Address(),
+		"--image-credential-provider-config="+providersDir+"/config.yaml",
+		"--image-credential-provider-bin-dir="+providersDir+"/bin",
 	)
 }
 

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"net/netip"
@@ -50,6 +51,26 @@ func NewAuthority(commonName string, files Pair) (*Authority, error) {
 	}
 	authority.certificate = signed
 	return authority, nil
+}
+
+// LoadAuthority reads an authority that NewAuthority has written.
+func LoadAuthority(files Pair) (*Authority, error) {
+	der, err := readPEM(files.Cert)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	if der, err = readPEM(files.Key); err != nil {
+		return nil, err
+	}
+	key, err := x509.ParseECPrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{certificate: certificate, key: key}, nil
 }
 
 // Client writes a certificate for a client: to Kubernetes the common name is
@@ -135,6 +156,18 @@ func writeKey(path string, key *ecdsa.PrivateKey) error {
 		return err
 	}
 	return writePEM(path, "EC PRIVATE KEY", der, 0o600)
+}
+
+func readPEM(path string) ([]byte, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(content)
+	if block == nil {
+		return nil, fmt.Errorf("%s is no PEM file", path)
+	}
+	return block.Bytes, nil
 }
 
 func writePEM(path, kind string, der []byte, mode os.FileMode) error {
