@@ -9,7 +9,7 @@ use pullpass_core::glob::Glob;
 use pullpass_core::key::{KeyError, RegistryKey};
 use pullpass_core::policy::Namespace;
 use pullpass_core::registry::{
-    ClusterAccess, CredentialKind, Injection, NamespaceAccess, Registry,
+    ClusterAccess, CredentialKind, Injection, NamespaceAccess, NodeAccess, Registry,
 };
 use pullpass_core::selector::{Requirement, Selector};
 
@@ -83,6 +83,11 @@ pub fn registry(resource: &resource::Registry) -> Result<Registry, InvalidRegist
         namespaces: access.namespaces.map(namespaces).unwrap_or_default(),
         injection,
         priority: spec.priority,
+        nodes: match access.nodes {
+            resource::NodeAccess::Auto => NodeAccess::Auto,
+            resource::NodeAccess::Allow => NodeAccess::Allow,
+            resource::NodeAccess::Deny => NodeAccess::Deny,
+        },
     })
 }
 

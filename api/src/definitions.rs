@@ -4,14 +4,14 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 use serde_json::Value;
 
-use crate::{PullAccess, Registry};
+use crate::{NodePullAccess, PullAccess, Registry};
 
 /// Every definition of ours.
 ///
 /// # Errors
 /// Never in practice: a definition that is not JSON.
 pub fn definitions() -> serde_json::Result<Vec<CustomResourceDefinition>> {
-    [Registry::crd(), PullAccess::crd()]
+    [Registry::crd(), PullAccess::crd(), NodePullAccess::crd()]
         .into_iter()
         .map(|crd| {
             let mut value = serde_json::to_value(crd)?;

@@ -7,11 +7,13 @@
 
 pub mod convert;
 pub mod definitions;
+pub mod node_pull_access;
 pub mod pull_access;
 pub mod registry;
 pub mod selector;
 pub mod status;
 
+pub use node_pull_access::NodePullAccess;
 pub use pull_access::PullAccess;
 pub use registry::Registry;
 

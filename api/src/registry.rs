@@ -217,6 +217,23 @@ pub struct Access {
     /// no copy is made; Pullpass neither reads nor writes it. With auth the credential still serves everything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_secret: Option<PullSecretReference>,
+    /// Whether nodes may hold the credential, where the node agent is on. Auto: for every pod of a node where every
+    /// namespace may use it anyway; otherwise only in mode credentialProvider, for the namespaces that may use it. Allow:
+    /// for every pod of every node, whatever its namespace. Deny: never.
+    #[serde(default)]
+    pub nodes: NodeAccess,
+}
+
+/// Whether nodes may hold a credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NodeAccess {
+    /// As far as the policy for namespaces is obeyed.
+    #[default]
+    Auto,
+    /// For every pod of every node.
+    Allow,
+    /// Never.
+    Deny,
 }
 
 /// A Secret that each namespace already holds, by name.
@@ -294,6 +311,19 @@ pub struct RegistryStatus {
     /// The namespaces of this cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<NamespaceStatus>,
+    /// The nodes of this cluster, where the node agent is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodeStatus>,
+}
+
+/// How many nodes of this cluster have the credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Nodes that are to hold the credential: all that run the node agent, or none where the registry keeps off nodes.
+    pub selected: i32,
+    /// Selected nodes that hold what the controller has last written.
+    pub ready: i32,
 }
 
 /// The credential that is in use.

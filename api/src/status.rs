@@ -11,6 +11,9 @@ pub const CREDENTIALS_READY: &str = "CredentialsReady";
 /// Whether every selected namespace holds the credential.
 pub const DISTRIBUTED: &str = "Distributed";
 
+/// Whether every node that is to hold the credential does; only where the node agent is on.
+pub const NODES_READY: &str = "NodesReady";
+
 /// What a condition says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truth {

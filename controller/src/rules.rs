@@ -265,7 +265,7 @@ mod tests {
     use pullpass_core::glob::Glob;
     use pullpass_core::key::RegistryKey;
     use pullpass_core::registry::{
-        ClusterAccess, CredentialKind, Injection, NamespaceAccess, Registry,
+        ClusterAccess, CredentialKind, Injection, NamespaceAccess, NodeAccess, Registry,
     };
 
     fn registry(name: &str, include: &str) -> Arc<Registry> {
@@ -281,6 +281,7 @@ mod tests {
                 ..NamespaceAccess::default()
             },
             priority: 0,
+            nodes: NodeAccess::default(),
         })
     }
 

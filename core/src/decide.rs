@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use crate::key::RegistryKey;
     use crate::policy::INJECT_LABEL;
-    use crate::registry::{ClusterAccess, NamespaceAccess};
+    use crate::registry::{ClusterAccess, NamespaceAccess, NodeAccess};
     use proptest::prelude::*;
     use rstest::rstest;
     use std::sync::Arc;
@@ -164,6 +164,7 @@ mod tests {
             namespaces: NamespaceAccess::default(),
             injection,
             priority: 0,
+            nodes: NodeAccess::default(),
         })
     }
 

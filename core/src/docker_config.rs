@@ -73,7 +73,8 @@ impl Login {
         STANDARD.encode(plain.as_bytes()).into()
     }
 
-    fn is_same(&self, other: &Login) -> bool {
+    /// Whether both hold the same user name and password.
+    pub fn is_same(&self, other: &Login) -> bool {
         self.username.expose_secret() == other.username.expose_secret()
             && self.password.expose_secret() == other.password.expose_secret()
     }
@@ -145,7 +146,7 @@ struct ConfigFile {
 /// The fields that kubelet reads (`DockerConfigEntry` in its `pkg/credentialprovider/config.go`); the rest,
 /// identity tokens and helpers among them, means nothing to it.
 #[derive(Deserialize)]
-struct EntryFile {
+pub(crate) struct EntryFile {
     username: Option<String>,
     password: Option<String>,
     auth: Option<String>,
@@ -185,7 +186,8 @@ fn from_json<'a, T: Deserialize<'a>>(content: &'a [u8]) -> Result<T, DockerConfi
     })
 }
 
-fn entries(files: BTreeMap<String, EntryFile>) -> Result<Entries, DockerConfigError> {
+/// The entries of an `auths` object.
+pub(crate) fn entries(files: BTreeMap<String, EntryFile>) -> Result<Entries, DockerConfigError> {
     let mut entries = Entries::new();
     for (index, (key, file)) in files.iter().enumerate() {
         let entry = index + 1;
@@ -260,8 +262,8 @@ struct WrittenFile<'a> {
 }
 
 #[derive(Serialize)]
-struct WrittenEntry<'a> {
-    auth: &'a str,
+pub(crate) struct WrittenEntry<'a> {
+    pub(crate) auth: &'a str,
 }
 
 /// The docker config with exactly these entries. The same entries always give the same bytes.

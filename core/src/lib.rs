@@ -3,11 +3,13 @@
 //! Nothing here reads a clock, a file or the network, and nothing knows a Kubernetes client: the daemons
 //! read the world into these types and carry the answers out.
 
+pub mod bundle;
 pub mod decide;
 pub mod docker_config;
 pub mod glob;
 pub mod image;
 pub mod key;
+pub mod lookup;
 pub mod matching;
 pub mod policy;
 pub mod reason;

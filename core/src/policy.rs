@@ -88,6 +88,22 @@ pub fn declines(labels: &Labels) -> bool {
         .is_some_and(|value| value == "false")
 }
 
+impl Policy {
+    /// System namespaces that no administrator has named, so that no Registry selects them.
+    pub fn closed_namespaces(&self) -> BTreeSet<&str> {
+        KUBERNETES_NAMESPACES
+            .into_iter()
+            .chain(self.own_namespaces.iter().map(String::as_str))
+            .filter(|name| self.is_closed(name))
+            .collect()
+    }
+
+    fn is_closed(&self, name: &str) -> bool {
+        (KUBERNETES_NAMESPACES.contains(&name) || self.own_namespaces.contains(name))
+            && !self.admitted_system_namespaces.contains(name)
+    }
+}
+
 /// Evaluates every registry for one namespace.
 pub fn grant(namespace: &Namespace, policy: &Policy) -> Grant {
     let closed = closed_to_all(namespace, policy);
@@ -123,8 +139,7 @@ pub fn own_grant(policy: &Policy) -> Grant {
 /// Why no registry may be used in this namespace, whatever it says.
 fn closed_to_all(namespace: &Namespace, policy: &Policy) -> Option<Reason> {
     let name = namespace.name.as_str();
-    let is_system = KUBERNETES_NAMESPACES.contains(&name) || policy.own_namespaces.contains(name);
-    if is_system && !policy.admitted_system_namespaces.contains(name) {
+    if policy.is_closed(name) {
         return Some(Reason::SystemNamespace);
     }
     if namespace.terminating {
@@ -177,6 +192,7 @@ fn any_matches(globs: &[Glob], name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::key::RegistryKey;
+    use crate::registry::NodeAccess;
     use crate::selector::{Requirement, Selector};
     use proptest::prelude::*;
     use rstest::rstest;
@@ -198,6 +214,7 @@ mod tests {
             },
             injection: Injection::default(),
             priority: 0,
+            nodes: NodeAccess::default(),
         }
     }
 

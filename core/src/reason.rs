@@ -117,6 +117,16 @@ reasons! {
     /// The API server refused the Secret.
     WriteRefused: "See the message; an admission policy of the cluster may be in the way.",
 
+    // what became of a registry's credential on nodes
+    /// Every node holds the credential.
+    OnEveryNode: "",
+    /// Some nodes do not hold the credential yet.
+    SomeNodesPending: "See the NodePullAccess of the nodes that the message names.",
+    /// The Registry keeps its credential off nodes.
+    NodesDenied: "Set spec.access.nodes to Auto or Allow.",
+    /// The registry is for some namespaces only, and nodes in mode dockerConfig cannot tell namespaces apart.
+    RestrictedToNamespaces: "Set the chart value nodeAgent.mode to credentialProvider, or spec.access.nodes to Allow, which gives the credential to every pod.",
+
     // how a registry stands as a whole
     /// Every selected namespace holds the credential.
     Synced: "",

@@ -23,6 +23,8 @@ pub struct Registry {
     pub injection: Injection,
     /// Of two registries with one key the higher wins.
     pub priority: i32,
+    /// Whether nodes may hold the credential.
+    pub nodes: NodeAccess,
 }
 
 /// How a namespace comes to the credential.
@@ -48,6 +50,18 @@ pub enum Injection {
     Always,
     /// For pods with an image that kubelet would use the registry's key for.
     WhenImageMatches,
+}
+
+/// Whether a registry's credential may be given to whole nodes, for every pod on them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodeAccess {
+    /// Where every namespace of the cluster may use it anyway; otherwise only where the node itself tells namespaces apart.
+    #[default]
+    Auto,
+    /// For every pod of every node, whatever its namespace.
+    Allow,
+    /// Nodes never hold it.
+    Deny,
 }
 
 /// Which clusters may use a registry, by globs over the cluster's name. The second list wins.
@@ -84,4 +98,13 @@ pub struct NamespaceAccess {
     pub exclude: Vec<Glob>,
     /// Labels that a namespace has to have.
     pub selector: Selector,
+}
+
+impl NamespaceAccess {
+    /// Whether every namespace may use the registry, whatever its name and labels.
+    pub fn is_unrestricted(&self) -> bool {
+        self.exclude.is_empty()
+            && self.selector.is_empty()
+            && self.include.iter().any(Glob::matches_everything)
+    }
 }

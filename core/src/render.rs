@@ -111,7 +111,7 @@ pub fn revoked() -> SecretSlice<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{ClusterAccess, Injection, NamespaceAccess, Registry};
+    use crate::registry::{ClusterAccess, Injection, NamespaceAccess, NodeAccess, Registry};
     use proptest::prelude::*;
     use secrecy::ExposeSecret as _;
 
@@ -125,6 +125,7 @@ mod tests {
             namespaces: NamespaceAccess::default(),
             injection: Injection::default(),
             priority: 0,
+            nodes: NodeAccess::default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Label selectors, with the meaning of `metav1.LabelSelector`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -44,6 +45,31 @@ impl Selector {
     }
 }
 
+/// As `kubectl --selector` takes it, requirements in the order of their text, so that selectors which ask for the same are
+/// written alike.
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let requirements: BTreeSet<String> = self.0.iter().map(ToString::to_string).collect();
+        let requirements: Vec<String> = requirements.into_iter().collect();
+        f.write_str(&requirements.join(","))
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |values: &BTreeSet<String>| {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            values.join(",")
+        };
+        match self {
+            Requirement::In(key, values) => write!(f, "{key} in ({})", list(values)),
+            Requirement::NotIn(key, values) => write!(f, "{key} notin ({})", list(values)),
+            Requirement::Exists(key) => f.write_str(key),
+            Requirement::DoesNotExist(key) => write!(f, "!{key}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +96,18 @@ mod tests {
     #[case(Requirement::DoesNotExist("tier".into()), false)]
     fn means_what_kubernetes_means(#[case] requirement: Requirement, #[case] expected: bool) {
         assert_eq!(Selector::new([requirement]).matches(&labels()), expected);
+    }
+
+    #[test]
+    fn equal_selectors_are_written_alike() {
+        let tier = Requirement::NotIn("tier".into(), values(&["b", "a"]));
+        let team = Requirement::In("team".into(), values(&["a"]));
+        let one = Selector::new([tier.clone(), team.clone(), Requirement::Exists("x".into())]);
+        let other = Selector::new([Requirement::Exists("x".into()), team, tier.clone(), tier]);
+        assert_eq!(one.to_string(), "team in (a),tier notin (a,b),x");
+        assert_eq!(other.to_string(), one.to_string());
+        let absent = Selector::new([Requirement::DoesNotExist("x".into())]);
+        assert_eq!(absent.to_string(), "!x");
     }
 
     #[test]

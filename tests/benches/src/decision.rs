@@ -12,7 +12,7 @@ use pullpass_core::glob::Glob;
 use pullpass_core::key::RegistryKey;
 use pullpass_core::policy::{Namespace, Policy};
 use pullpass_core::registry::{
-    ClusterAccess, CredentialKind, Injection, NamespaceAccess, Registry,
+    ClusterAccess, CredentialKind, Injection, NamespaceAccess, NodeAccess, Registry,
 };
 use pullpass_daemon::Change;
 use pullpass_webhook::state::namespaces::{SecretState, SeenNamespace, SeenPullAccess};
@@ -89,6 +89,7 @@ fn registry(name: &str) -> Result<SeenRegistry> {
             },
             injection: Injection::default(),
             priority: 0,
+            nodes: NodeAccess::default(),
         }),
     })
 }

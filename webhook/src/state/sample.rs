@@ -8,7 +8,7 @@ use pullpass_core::glob::Glob;
 use pullpass_core::key::RegistryKey;
 use pullpass_core::policy::{Namespace, Policy};
 use pullpass_core::registry::{
-    ClusterAccess, CredentialKind, Injection, NamespaceAccess, Registry,
+    ClusterAccess, CredentialKind, Injection, NamespaceAccess, NodeAccess, Registry,
 };
 use pullpass_daemon::Change;
 
@@ -33,6 +33,7 @@ pub(crate) fn registry(name: &str, include: &[&str]) -> Registry {
         },
         injection: Injection::default(),
         priority: 0,
+        nodes: NodeAccess::default(),
     }
 }
 
