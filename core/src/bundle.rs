@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use serde::de::IgnoredAny;
@@ -23,14 +24,27 @@ use crate::registry::{CredentialKind, NamespaceAccess, NodeAccess, Registry};
 use crate::render::{Credentials, MAX_SECRET_BYTES, Outcome};
 use crate::selector::Selector;
 
+/// The node agent's namespace, which holds the bundles. It is one of Pullpass's own, whether it is there or not.
+pub const NODES_NAMESPACE: &str = "pullpass-nodes";
+
 /// The Secret with the node-wide bundle, in the node agent's namespace.
 pub const NODE_WIDE_SECRET: &str = "pullpass-nodes";
 
 /// The Secret with the bundle for some namespaces only; in mode `credentialProvider` alone.
 pub const RESTRICTED_SECRET: &str = "pullpass-nodes-restricted";
 
+/// The type of both Secrets.
+pub const BUNDLE_SECRET_TYPE: &str = "pullpass.dev/node-bundle";
+
 /// The one key of both Secrets.
 pub const BUNDLE_KEY: &str = "bundle.json";
+
+/// How long kubelet goes on with what it has read from its docker config files, or with having found none
+/// (`CachingDockerConfigProvider` in kubelet's `pkg/credentialprovider/provider.go`).
+pub const KUBELET_CACHE: Duration = Duration::from_secs(5 * 60);
+
+/// On a node that is not to run pods before its agent has brought it what they need.
+pub const STARTUP_TAINT: &str = "pullpass.dev/agent-not-ready";
 
 /// The format that is written and read. It changes when an older reader would give away more than it should.
 const FORMAT: &str = "v1";
@@ -495,7 +509,14 @@ fn assemble_within(mode: Mode, sources: Sources<'_>, max_bytes: usize) -> Assemb
             (NodeAccess::Auto | NodeAccess::Allow, ..) => None,
         };
         let credential = sources.credentials.get(&registry.name);
-        let refused = refused.or_else(|| credential?.as_ref().err().copied());
+        let refused = refused.or_else(|| {
+            let missing = *credential?.as_ref().err()?;
+            // a namespace may hold what nobody else has
+            Some(match registry.credential {
+                CredentialKind::HeldByNamespace { .. } => Reason::HeldByNamespace,
+                CredentialKind::Copied | CredentialKind::None => missing,
+            })
+        });
         match (refused, credential) {
             (Some(reason), _) => {
                 // that the runtime lacks something of a public registry is what there is to say about it
