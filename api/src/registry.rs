@@ -45,7 +45,9 @@ use crate::selector::LabelSelector;
     validation = Rule::new("self.injection == 'Always' || has(self.host)")
         .message("host is missing: injection: WhenImageMatches compares images with it; write host, or injection: Always"),
     validation = Rule::new("self.type == 'Public' || (has(self.access) && has(self.access.namespaces))")
-        .message("access.namespaces is missing: say which namespaces get the credential of a private registry, for example access: {namespaces: {include: [\"team-*\"]}}, or include: [\"*\"] for all of them")
+        .message("access.namespaces is missing: say which namespaces get the credential of a private registry, for example access: {namespaces: {include: [\"team-*\"]}}, or include: [\"*\"] for all of them"),
+    validation = Rule::new("!has(self.verify) || (has(self.host) && !self.host.contains('*') && has(self.auth))")
+        .message("verify: only the credential of auth can be verified, and only with one host: write host without wildcards, or remove verify")
 )]
 pub struct RegistrySpec {
     /// Where the registry is: host[:port][/path prefix], without a scheme. A `*` stands for a part of one label of the
@@ -79,6 +81,15 @@ pub struct RegistrySpec {
     /// Which clusters and which of their namespaces may use the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
+
+    /// How Pullpass reaches the registry and its token service to verify the credential and to log in. Pulls are the
+    /// container runtime's, which has its own configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<Connection>,
+
+    /// What Pullpass proves about the credential before it is rolled out, beyond the registry's letting it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
 
     /// Always: the pull secret's name is appended to every pod of the namespaces. WhenImageMatches: only to pods with an
     /// image that kubelet would use this registry's credential for. It saves needless names and protects nothing: one pull
@@ -199,6 +210,109 @@ pub struct SecretReference {
         regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
     )]
     pub name: String,
+}
+
+/// How Pullpass reaches a registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Connection {
+    /// Whom to trust as the registry. Where it is left out, mode Secure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Which way to go. Where it is left out, the proxy of the controller's environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)
+    /// if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
+}
+
+/// Whom to trust as the registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(self.mode == 'SecureWithCA') == has(self.caSecretRef)")
+        .message("tls: caSecretRef goes with mode: SecureWithCA and with no other, for example tls: {mode: SecureWithCA, caSecretRef: {name: my-ca}}"),
+    validation = Rule::new("has(self.caSecretRef) || !has(self.caKey)")
+        .message("tls: caKey is the key in the Secret of caSecretRef, which is missing")
+)]
+pub struct Tls {
+    /// Secure: a certificate under an authority that is publicly trusted. SecureWithCA: or under one of those in the Secret
+    /// of caSecretRef. Insecure: any certificate, and plain HTTP where the registry speaks no TLS; whoever is in between
+    /// reads the credential.
+    pub mode: TlsMode,
+    /// The Secret with the authorities' certificates, in Pullpass's own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretReference>,
+    /// The Secret's key that holds the certificates, as PEM. Where it is left out, `ca.crt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub ca_key: Option<String>,
+}
+
+/// How the registry's certificate is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsMode {
+    /// Against the publicly trusted authorities.
+    #[default]
+    Secure,
+    /// Against those and the given ones.
+    SecureWithCA,
+    /// Not at all.
+    Insecure,
+}
+
+/// Which way to go to the registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(self.mode == 'Proxy') == has(self.url)")
+        .message("via: url goes with mode: Proxy and with no other, for example via: {mode: Proxy, url: \"http://proxy.example.com:3128\"}"),
+    validation = Rule::new("has(self.url) || !has(self.secretRef)")
+        .message("via: secretRef is the login to the proxy at url, which is missing"),
+    validation = Rule::new("has(self.secretRef) || (!has(self.usernameKey) && !has(self.passwordKey))")
+        .message("via: usernameKey and passwordKey are keys in the Secret of secretRef, which is missing")
+)]
+pub struct Via {
+    /// Direct: without a proxy, whatever the controller's environment says. Proxy: through the proxy at url.
+    pub mode: ViaMode,
+    /// The proxy: http:// or https://, host and port, without a user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://([A-Za-z0-9._-]+|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?/?$')")
+        .message("via.url: write http://host:port or https://host:port; user and password go into the Secret of secretRef"))]
+    pub url: Option<String>,
+    /// The Secret with the login to the proxy, in Pullpass's own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretReference>,
+    /// The Secret's key that holds the user name. Where it is left out, `username`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub username_key: Option<String>,
+    /// The Secret's key that holds the password. Where it is left out, `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub password_key: Option<String>,
+}
+
+/// Whether a proxy stands between Pullpass and the registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ViaMode {
+    /// None.
+    #[default]
+    Direct,
+    /// An HTTP or HTTPS proxy.
+    Proxy,
+}
+
+/// What is proven about a credential.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Verify {
+    /// A repository that the credential has to be able to pull from: its path after the host, as in acme/app. Its manifest
+    /// is asked for and not read.
+    #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*)*$')")
+        .message("verify.repository: write the image's path after the host, without tag or digest, for example acme/app"))]
+    pub repository: String,
 }
 
 /// Who may use a registry.

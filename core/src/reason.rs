@@ -107,6 +107,36 @@ reasons! {
     /// The entry does not fit into the Secret, which may hold 1 MiB.
     TooLarge: "Let the namespace use fewer registries, or give this one a higher spec.priority.",
 
+    // what the registry said to a credential
+    /// The registry takes the credential.
+    Accepted: "",
+    /// The registry does not take the user name and password.
+    Unauthorized: "Correct the source; a mistyped and a revoked password look the same to Pullpass.",
+    /// The registry refuses the login although it can read it.
+    Forbidden: "Give the login the right to pull, or correct spec.verify.repository; some registries say so to a wrong password, too.",
+    /// The credential's life is over.
+    Expired: "Make a new token, or a way to log in that renews itself.",
+    /// The registry answers only a limited number of requests, and the limit is reached.
+    RateLimited: "Wait; Pullpass asks again when the registry allows it.",
+    /// What answers under the host is not the registry that the credential is for.
+    HostMismatch: "Correct spec.host; the message tells what answered.",
+    /// The registry or its token service cannot be reached from the controller.
+    Unreachable: "Check name, route and network policies from the controller to the host that the message names.",
+    /// The certificate of the registry or its token service is not to be trusted.
+    CertificateUnknown: "Give the authority in spec.connection.tls, or correct the certificate; the message tells what is wrong.",
+    /// The registry wants the credential to be sent where it must not go.
+    UnsafeRealm: "Correct the token service's address in the registry's configuration; the message names it.",
+    /// The proxy does not let the controller through to the registry.
+    ProxyFailed: "Check address, login and rules of the proxy in spec.connection.via.",
+    /// The registry or its token service fails by itself.
+    RegistryFailing: "See the registry's own log; Pullpass asks again.",
+    /// The registry lets everybody in, so that its answer proves nothing about the credential.
+    NoChallenge: "Name a private repository in spec.verify.repository.",
+    /// The host is a pattern, and only a single host can be asked.
+    HostIsPattern: "Write a Registry for each host to have its credential verified.",
+    /// The registry lets the credential in, but has no repository of that name.
+    RepositoryNotFound: "Correct spec.verify.repository, or push an image there.",
+
     // what became of a namespace's Secret
     /// The Secret is written and complete.
     Written: "",

@@ -61,6 +61,24 @@ async fn good_registries_are_taken() {
             "auth",
             json!({"dockerConfig": {"secretRef": {"name": "acme"}, "key": "config.json"}}),
         ),
+        with("connection", json!({})),
+        with(
+            "connection",
+            json!({"tls": {"mode": "Insecure"}, "via": {"mode": "Direct"}}),
+        ),
+        with(
+            "connection",
+            json!({"tls": {"mode": "SecureWithCA", "caSecretRef": {"name": "ca"}, "caKey": "tls.crt"}}),
+        ),
+        with(
+            "connection",
+            json!({"via": {"mode": "Proxy", "url": "http://proxy.example.com:3128"}}),
+        ),
+        with(
+            "connection",
+            json!({"via": {"mode": "Proxy", "url": "https://[2001:db8::1]:3128/", "secretRef": {"name": "proxy"}, "usernameKey": "user"}}),
+        ),
+        with("verify", json!({"repository": "acme/team_a/app-1.x"})),
         with(
             "access/clusters",
             json!({"autoInject": ["production-*"], "doNotInject": ["production-eu"]}),
@@ -180,6 +198,104 @@ async fn bad_registries_are_refused_with_words_that_help() {
             ),
             "values belong to the operators In and NotIn",
         ),
+        (
+            with("connection", json!({"tls": {"mode": "SecureWithCA"}})),
+            "caSecretRef goes with mode: SecureWithCA",
+        ),
+        (
+            with(
+                "connection",
+                json!({"tls": {"mode": "Secure", "caSecretRef": {"name": "ca"}}}),
+            ),
+            "caSecretRef goes with mode: SecureWithCA",
+        ),
+        (
+            with(
+                "connection",
+                json!({"tls": {"mode": "Insecure", "caKey": "ca.crt"}}),
+            ),
+            "caKey is the key in the Secret of caSecretRef",
+        ),
+        (
+            with("connection", json!({"tls": {"mode": "Trusting"}})),
+            "supported values",
+        ),
+        (
+            with("connection", json!({"via": {"mode": "SSHTunnel"}})),
+            "supported values",
+        ),
+        (
+            with("connection", json!({"via": {"mode": "Proxy"}})),
+            "url goes with mode: Proxy",
+        ),
+        (
+            with(
+                "connection",
+                json!({"via": {"mode": "Direct", "url": "http://proxy:3128"}}),
+            ),
+            "url goes with mode: Proxy",
+        ),
+        (
+            with(
+                "connection",
+                json!({"via": {"mode": "Direct", "secretRef": {"name": "proxy"}}}),
+            ),
+            "secretRef is the login to the proxy",
+        ),
+        (
+            with(
+                "connection",
+                json!({"via": {"mode": "Proxy", "url": "http://proxy:3128", "passwordKey": "p"}}),
+            ),
+            "keys in the Secret of secretRef, which is missing",
+        ),
+        (
+            with(
+                "connection",
+                json!({"via": {"mode": "Proxy", "url": "http://robot:secret@proxy:3128"}}),
+            ),
+            "user and password go into the Secret of secretRef",
+        ),
+        (
+            with(
+                "connection",
+                json!({"via": {"mode": "Proxy", "url": "socks5://proxy:1080"}}),
+            ),
+            "write http://host:port or https://host:port",
+        ),
+        (
+            with("verify", json!({"repository": "acme/app:1.0"})),
+            "without tag or digest",
+        ),
+        (
+            with(
+                "verify",
+                json!({"repository": "registry.example.com:5000/acme"}),
+            ),
+            "without tag or digest",
+        ),
+        (
+            with("verify", json!({"repository": "../app"})),
+            "without tag or digest",
+        ),
+        (
+            with("verify", json!({"repository": ""})),
+            "spec.verify.repository",
+        ),
+        (with("verify", json!({})), "spec.verify.repository"),
+        (
+            json!({
+                "host": "*.dkr.ecr.eu-west-1.amazonaws.com",
+                "auth": {"basic": {"secretRef": {"name": "acme"}}},
+                "access": {"namespaces": {"include": ["*"]}},
+                "verify": {"repository": "acme/app"},
+            }),
+            "write host without wildcards, or remove verify",
+        ),
+        (
+            json!({"host": "registry.k8s.io", "type": "Public", "verify": {"repository": "pause"}}),
+            "only the credential of auth can be verified",
+        ),
         (with("priority", json!("high")), "spec.priority"),
         (
             with("hots", json!("registry.example.com")),
@@ -274,6 +390,15 @@ async fn explain_reads_like_documentation() {
             "Which clusters and which of their namespaces may use the registry",
         ),
         ("preg.spec.access.namespaces.include", "Names of namespaces"),
+        (
+            "preg.spec.connection.via",
+            "the proxy of the controller's environment",
+        ),
+        (
+            "preg.spec.connection.tls.mode",
+            "whoever is in between reads the credential",
+        ),
+        ("preg.spec.verify.repository", "has to be able to pull from"),
         ("preg.spec.priority", "the higher priority wins"),
         (
             "preg.status.conditions",
