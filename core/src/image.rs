@@ -12,7 +12,7 @@
 use std::fmt;
 
 /// Docker Hub as kubelet names it in a repository.
-pub(crate) const DOCKER_HUB_DOMAIN: &str = "docker.io";
+pub const DOCKER_HUB_DOMAIN: &str = "docker.io";
 
 /// The older name of Docker Hub, which kubelet replaces by [`DOCKER_HUB_DOMAIN`].
 const LEGACY_DOCKER_HUB_DOMAIN: &str = "index.docker.io";

@@ -346,8 +346,17 @@ var tools = []struct {
 		debian, err := s.Debian()
 		return debian.Nft(), err
 	}},
+	{"docker-registry", debianProgram("docker-registry")},
+	{"tinyproxy", debianProgram("tinyproxy")},
 	{"helm", artifact.Source.Helm},
 	{"kubeconform", artifact.Source.Kubeconform},
+}
+
+func debianProgram(name string) func(artifact.Source) (string, error) {
+	return func(s artifact.Source) (string, error) {
+		debian, err := s.Debian()
+		return debian.Program(name), err
+	}
 }
 
 func toolCommand(s *settings) *cobra.Command {
