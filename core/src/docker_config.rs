@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::json_key;
 use crate::key::{KeyError, RegistryKey};
 
 /// A user name and password. Neither can be printed.
@@ -32,10 +33,16 @@ pub enum LoginError {
         "user name or password hold a control character, such as a line break at the end (write the Secret with 'printf %s', not 'echo')"
     )]
     ControlCharacter,
+    /// The user name announces a Google service account's key, and the password is none.
+    #[error(
+        "the user name is _json_key, and the password is no JSON object: give the service account's key file as it was downloaded"
+    )]
+    JsonKey,
 }
 
 impl Login {
-    /// A login that every client can send.
+    /// A login that every client can send. A Google service account's key file, as the password of `_json_key`, may have
+    /// line breaks: it is brought onto one line with the same content.
     ///
     /// # Errors
     /// What HTTP's Basic scheme cannot carry, and what kubelet would take for no credential.
@@ -47,7 +54,18 @@ impl Login {
         if user.contains(':') {
             return Err(LoginError::ColonInUsername);
         }
-        if user.chars().chain(pass.chars()).any(char::is_control) {
+        let is_plain = |text: &str| !text.chars().any(char::is_control);
+        if !is_plain(user) {
+            return Err(LoginError::ControlCharacter);
+        }
+        if user == json_key::USERNAME && (!is_plain(pass) || pass.starts_with('\u{feff}')) {
+            let password = json_key::on_one_line(pass).ok_or(LoginError::JsonKey)?;
+            if !is_plain(password.expose_secret()) {
+                return Err(LoginError::ControlCharacter);
+            }
+            return Ok(Self { username, password });
+        }
+        if !is_plain(pass) {
             return Err(LoginError::ControlCharacter);
         }
         Ok(Self { username, password })
@@ -400,6 +418,23 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(selected, keys);
+    }
+
+    /// As `kubectl create secret docker-registry --docker-password="$(cat key.json)"` writes it.
+    #[test]
+    fn a_downloaded_key_may_have_line_breaks() {
+        let file = "{\n  \"private_key\": \"-----BEGIN\\nMIIE\"\n}";
+        let auths = serde_json::json!({"auths": {"europe-docker.pkg.dev": {"username": "_json_key", "password": file}}});
+        let entries = parse(auths.to_string().as_bytes()).unwrap();
+        let login = &entries[&key("europe-docker.pkg.dev")];
+        assert_eq!(
+            login.password().expose_secret(),
+            r#"{"private_key":"-----BEGIN\nMIIE"}"#
+        );
+        let other = Login::new("robot".into(), file.into());
+        assert_eq!(other.unwrap_err(), LoginError::ControlCharacter);
+        let no_key = Login::new("_json_key".into(), "CANARY\n".into());
+        assert_eq!(no_key.unwrap_err(), LoginError::JsonKey);
     }
 
     #[test]

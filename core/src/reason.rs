@@ -137,6 +137,12 @@ reasons! {
     /// The registry lets the credential in, but has no repository of that name.
     RepositoryNotFound: "Correct spec.verify.repository, or push an image there.",
 
+    // what Pullpass did upon what the registry said
+    /// The credential is kept out of every namespace, since public images of its host could not be pulled with it.
+    CredentialWithheld: "Correct the source as the message tells; a good credential is handed out at once.",
+    /// Credentials are not verified on this cluster.
+    VerificationOff: "Set the chart value controller.verify.interval to have them verified.",
+
     // what became of a namespace's Secret
     /// The Secret is written and complete.
     Written: "",
