@@ -11,6 +11,7 @@ pub mod image;
 pub mod json_key;
 pub mod key;
 pub mod lookup;
+pub mod match_images;
 pub mod matching;
 pub mod policy;
 pub mod provider;
