@@ -41,7 +41,9 @@ pub(crate) fn client(connection: &Connection, names: Arc<dyn Resolve>) -> Result
         .connect_timeout(CONNECT)
         .timeout(REQUEST)
         .user_agent(USER_AGENT);
-    if let Via::Proxies(proxies) = &connection.via {
+    if let Via::Proxies(proxies) = &connection.via
+        && !proxies.are_bypassed()
+    {
         let except = reqwest::NoProxy::from_string(&proxies.except);
         let for_https = proxies.https.as_ref().map(|proxy| (proxy, Scheme::Https));
         let for_http = proxies.http.as_ref().map(|proxy| (proxy, Scheme::Http));

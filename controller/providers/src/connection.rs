@@ -147,12 +147,18 @@ impl Proxies {
         })
     }
 
-    /// Whether there is one for the address, exceptions aside.
+    /// Whether there is one for the address, named exceptions aside.
     pub(crate) fn serve(&self, url: &Url) -> bool {
-        match url.scheme() {
-            "https" => self.https.is_some(),
-            _ => self.http.is_some(),
-        }
+        let proxy = match url.scheme() {
+            "https" => &self.https,
+            _ => &self.http,
+        };
+        proxy.is_some() && !self.are_bypassed()
+    }
+
+    /// Whether every host is an exception. The HTTP library takes `*` for names only.
+    pub(crate) fn are_bypassed(&self) -> bool {
+        self.except.split(',').any(|entry| entry.trim() == "*")
     }
 
     /// The proxies' own hosts.
