@@ -163,6 +163,26 @@ reasons! {
     /// The registry is for some namespaces only, and nodes in mode dockerConfig cannot tell namespaces apart.
     RestrictedToNamespaces: "Set the chart value nodeAgent.mode to credentialProvider, or spec.access.nodes to Allow, which gives the credential to every pod.",
 
+    // what stands between a node and the plugin's answers, or the runtime and a registry
+    /// Kubelet has not read the provider configuration that is on the node; it does so when it starts.
+    KubeletRestartNeeded: "Run the command that the message names on the node, or set the chart value nodeAgent.credentialProvider.kubeletRestart to WhenNeeded.",
+    /// Another node's turn to restart kubelet has not ended yet.
+    KubeletRestartWaiting: "",
+    /// Kubelet did not come back with the provider configuration, which was rolled back; no other node is restarted with it.
+    KubeletRestartFailed: "See kubelet's log on the node that the message names, and change the chart values of nodeAgent.credentialProvider.",
+    /// The node's kubelet hands plugins no token of the pod, so its pods get what every pod may use and no more.
+    KubeletTokensUnsupported: "Upgrade the node to Kubernetes 1.34.",
+    /// The node's kubelet is older than Pullpass serves.
+    KubeletTooOld: "Upgrade the node to Kubernetes 1.33 or newer.",
+    /// The node's provider configuration holds something that this release does not know, so it is left as it is.
+    ForeignProviderConfig: "Let kubelet read a directory of files, or add the provider as docs/nodes.md shows.",
+    /// Kubelet does not ask the plugin for images of the registry's host.
+    OutsideMatchImages: "Add the host's port to the chart value nodeAgent.credentialProvider.ports, and restart kubelet on the nodes.",
+    /// The container runtime does not read the files that would tell it how to reach the registry.
+    RuntimeConfigPathUnset: "Set config_path in the registry section of containerd's configuration to /etc/containerd/certs.d and restart containerd.",
+    /// The container runtime has settings for the registry's host that are not Pullpass's.
+    ForeignRuntimeFile: "Add the authority to the file that the message names, or remove the file.",
+
     // how a registry stands as a whole
     /// Every selected namespace holds the credential.
     Synced: "",
