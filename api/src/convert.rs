@@ -13,7 +13,11 @@ use pullpass_core::registry::{
 };
 use pullpass_core::selector::{Requirement, Selector};
 
-use crate::registry as resource;
+use crate::registry::{
+    self as resource, Auth, AwsKeysAuth, AwsRoleAuth, AzureServicePrincipalAuth,
+    AzureWorkloadIdentityAuth, BasicAuth, DockerConfigAuth, GcpServiceAccountKeyAuth,
+    GcpWorkloadIdentityAuth,
+};
 use crate::selector::{LabelOperator, LabelSelector};
 
 /// Why a Registry cannot be used although the API server took it; the message says what to change.
@@ -52,10 +56,8 @@ pub fn registry(resource: &resource::Registry) -> Result<Registry, InvalidRegist
             ));
         }
     };
-    let takes_every_entry = spec
-        .auth
-        .as_ref()
-        .is_some_and(|auth| auth.docker_config.is_some());
+    let method = spec.auth.as_ref().map(auth).transpose()?;
+    let takes_every_entry = matches!(method, Some(AuthMethod::DockerConfig(_)));
     if key.is_none() && !takes_every_entry {
         return Err(InvalidRegistry::Incomplete(
             "spec.host: may be left out only with spec.auth.dockerConfig",
@@ -89,6 +91,90 @@ pub fn registry(resource: &resource::Registry) -> Result<Registry, InvalidRegist
             resource::NodeAccess::Deny => NodeAccess::Deny,
         },
     })
+}
+
+/// The one way to log in that `spec.auth` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod<'a> {
+    /// A user name and a password or token.
+    Basic(&'a BasicAuth),
+    /// A docker config.
+    DockerConfig(&'a DockerConfigAuth),
+    /// An access key of AWS.
+    AwsKeys(&'a AwsKeysAuth),
+    /// A role of AWS.
+    AwsRole(&'a AwsRoleAuth),
+    /// The JSON key of a Google service account.
+    GcpServiceAccountKey(&'a GcpServiceAccountKeyAuth),
+    /// An identity at Google.
+    GcpWorkloadIdentity(&'a GcpWorkloadIdentityAuth),
+    /// A service principal of Microsoft Entra.
+    AzureServicePrincipal(&'a AzureServicePrincipalAuth),
+    /// An application of Microsoft Entra that trusts the controller's service account.
+    AzureWorkloadIdentity(&'a AzureWorkloadIdentityAuth),
+}
+
+impl<'a> AuthMethod<'a> {
+    /// The name of the Secret that it reads; `None` for those that need none.
+    pub fn secret_name(self) -> Option<&'a str> {
+        let secret = match self {
+            Self::Basic(auth) => &auth.secret_ref,
+            Self::DockerConfig(auth) => &auth.secret_ref,
+            Self::AwsKeys(auth) => &auth.secret_ref,
+            Self::GcpServiceAccountKey(auth) => &auth.secret_ref,
+            Self::AzureServicePrincipal(auth) => &auth.secret_ref,
+            Self::AwsRole(_) | Self::GcpWorkloadIdentity(_) | Self::AzureWorkloadIdentity(_) => {
+                return None;
+            }
+        };
+        Some(&secret.name)
+    }
+}
+
+/// The one way to log in that `spec.auth` names.
+///
+/// # Errors
+/// None, or more than one. The API server refuses these; a field that a newer version knows looks like none.
+pub fn auth(auth: &Auth) -> Result<AuthMethod<'_>, InvalidRegistry> {
+    let Auth {
+        basic,
+        docker_config,
+        aws_keys,
+        aws_role,
+        gcp_service_account_key,
+        gcp_workload_identity,
+        azure_service_principal,
+        azure_workload_identity,
+    } = auth;
+    let mut given = [
+        basic.as_ref().map(AuthMethod::Basic),
+        docker_config.as_ref().map(AuthMethod::DockerConfig),
+        aws_keys.as_ref().map(AuthMethod::AwsKeys),
+        aws_role.as_ref().map(AuthMethod::AwsRole),
+        gcp_service_account_key
+            .as_ref()
+            .map(AuthMethod::GcpServiceAccountKey),
+        gcp_workload_identity
+            .as_ref()
+            .map(AuthMethod::GcpWorkloadIdentity),
+        azure_service_principal
+            .as_ref()
+            .map(AuthMethod::AzureServicePrincipal),
+        azure_workload_identity
+            .as_ref()
+            .map(AuthMethod::AzureWorkloadIdentity),
+    ]
+    .into_iter()
+    .flatten();
+    match (given.next(), given.next()) {
+        (Some(method), None) => Ok(method),
+        (None, _) => Err(InvalidRegistry::Incomplete(
+            "spec.auth names no way to log in that this version of Pullpass knows",
+        )),
+        (Some(_), Some(_)) => Err(InvalidRegistry::Incomplete(
+            "spec.auth names more than one way to log in: keep one of them",
+        )),
+    }
 }
 
 fn clusters(access: resource::ClusterAccess) -> ClusterAccess {
@@ -223,12 +309,38 @@ mod tests {
     #[rstest]
     #[case(json!({"host": "https:registry", "auth": {"basic": {"secretRef": {"name": "a"}}}}), "spec.host: the port")]
     #[case(json!({"host": "registry.example.com"}), "spec.auth")]
+    #[case(json!({"host": "registry.example.com", "auth": {}}), "spec.auth names no way")]
+    #[case(json!({"auth": {"awsRole": {}}}), "spec.host: may be left out only")]
     #[case(json!({"auth": {"basic": {"secretRef": {"name": "a"}}}}), "spec.host: may be left out only")]
     #[case(json!({"access": {"pullSecret": {"name": "a"}}}), "spec.host: may be left out only")]
     #[case(json!({"injection": "WhenImageMatches", "auth": {"dockerConfig": {"secretRef": {"name": "a"}}}}), "spec.host: may not be left out")]
     fn contradictions_are_named(#[case] spec: Value, #[case] message: &str) {
         let error = registry(&resource(spec)).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
+    }
+
+    #[rstest]
+    #[case(json!({"basic": {"secretRef": {"name": "s"}}}), Some("s"))]
+    #[case(json!({"dockerConfig": {"secretRef": {"name": "s"}}}), Some("s"))]
+    #[case(json!({"awsKeys": {"secretRef": {"name": "s"}}}), Some("s"))]
+    #[case(json!({"awsRole": {}}), None)]
+    #[case(json!({"gcpServiceAccountKey": {"secretRef": {"name": "s"}}}), Some("s"))]
+    #[case(json!({"gcpWorkloadIdentity": {}}), None)]
+    #[case(json!({"azureServicePrincipal": {"tenantId": "t", "clientId": "c", "secretRef": {"name": "s"}}}), Some("s"))]
+    #[case(json!({"azureWorkloadIdentity": {"tenantId": "t", "clientId": "c"}}), None)]
+    fn each_way_to_log_in_names_its_secret(#[case] given: Value, #[case] secret: Option<&str>) {
+        let parsed: Auth = serde_json::from_value(given.clone()).unwrap();
+        assert_eq!(auth(&parsed).unwrap().secret_name(), secret);
+        let mut two = given;
+        let other = if two.get("basic").is_some() {
+            "awsRole"
+        } else {
+            "basic"
+        };
+        two[other] = json!({"secretRef": {"name": "other"}});
+        let parsed: Auth = serde_json::from_value(two).unwrap();
+        let error = auth(&parsed).unwrap_err().to_string();
+        assert!(error.contains("more than one"), "{error}");
     }
 
     #[rstest]

@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod decide;
 pub mod docker_config;
+pub mod ecr_host;
 pub mod glob;
 pub mod image;
 pub mod json_key;

@@ -143,6 +143,16 @@ reasons! {
     /// Credentials are not verified on this cluster.
     VerificationOff: "Set the chart value controller.verify.interval to have them verified.",
 
+    // what a cloud said to the controller
+    /// The controller's pods have no identity at the cloud that they could log in with.
+    IdentityMissing: "Give the controller's service account an identity, as the provider's documentation tells.",
+    /// The cloud does not accept the token of the controller's service account.
+    IdentityNotTrusted: "Let the cloud trust the cluster's issuer with the subject and audience that the message names.",
+    /// The controller's identity may not take on the role or service account that the Registry names.
+    RoleNotAssumable: "Add the statement that the message names to the role's or service account's policy.",
+    /// The cloud's login service fails by itself, or answers what Pullpass does not understand.
+    CloudFailing: "See the cloud's status page; Pullpass asks again.",
+
     // what became of a namespace's Secret
     /// The Secret is written and complete.
     Written: "",
