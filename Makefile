@@ -31,9 +31,10 @@ lint: ## formatting and lints
 
 .PHONY: generate
 generate: ## write the generated files anew: custom resource definitions and the rendered chart
-	@cargo run --quiet -p pullpass-api --bin crds deploy/chart/files/crds
+	@cargo build --quiet --workspace --examples --bin crds # with the features of the tests, so that nothing is compiled twice
+	@$${CARGO_TARGET_DIR:-target}/x86_64-unknown-linux-gnu/debug/crds deploy/chart/files/crds
 	@deploy/check-chart --write
-	@PULLPASS_WRITE_DOCS=1 cargo test --quiet -p pullpass-core --test reasons
+	@PULLPASS_WRITE_DOCS=1 cargo test --quiet --workspace --test reasons
 
 .PHONY: images
 images: ## OCI archives of the images, in target/images

@@ -1,9 +1,7 @@
 //! The flags.
 
-use std::collections::BTreeSet;
-
 use clap::{Args, Parser, Subcommand};
-use pullpass_daemon::Options;
+use pullpass_daemon::{Installation, Options};
 
 use crate::world::Settings;
 
@@ -34,41 +32,9 @@ pub enum Command {
 /// Flags of the controller.
 #[derive(Clone, Debug, Args)]
 pub struct ControllerOptions {
-    /// Pullpass's own namespace
-    #[arg(
-        long,
-        env = "PULLPASS_NAMESPACE",
-        value_name = "NAME",
-        default_value = "pullpass-system"
-    )]
-    pub namespace: String,
-
-    /// This cluster's name, which Registries can be limited to
-    #[arg(
-        long,
-        env = "PULLPASS_CLUSTER_NAME",
-        value_name = "NAME",
-        default_value = ""
-    )]
-    pub cluster_name: String,
-
-    /// Name of the pull secret in each selected namespace
-    #[arg(
-        long,
-        env = "PULLPASS_PULL_SECRET_NAME",
-        value_name = "NAME",
-        default_value = "pullpass"
-    )]
-    pub pull_secret_name: String,
-
-    /// System namespaces that Registries may select, each by its exact name
-    #[arg(
-        long,
-        env = "PULLPASS_SYSTEM_NAMESPACES",
-        value_name = "NAME,…",
-        value_delimiter = ','
-    )]
-    pub system_namespaces: Vec<String>,
+    /// What is set for the whole installation.
+    #[command(flatten)]
+    pub installation: Installation,
 
     /// Who holds the Lease: different for each process [default: the host's name]
     #[arg(long, env = "PULLPASS_IDENTITY", value_name = "NAME")]
@@ -120,17 +86,11 @@ impl AsRef<Options> for Config {
 impl ControllerOptions {
     /// What the decisions rest on.
     pub(crate) fn settings(&self) -> Settings {
-        let given: BTreeSet<String> = self
-            .system_namespaces
-            .iter()
-            .map(|name| name.trim().to_owned())
-            .filter(|name| !name.is_empty())
-            .collect();
         Settings {
-            namespace: self.namespace.clone(),
-            cluster_name: Some(self.cluster_name.clone()).filter(|name| !name.is_empty()),
-            system_namespaces: given,
-            pull_secret_name: self.pull_secret_name.clone(),
+            namespace: self.installation.namespace.clone(),
+            cluster_name: self.installation.cluster_name(),
+            system_namespaces: self.installation.system_namespaces(),
+            pull_secret_name: self.installation.pull_secret_name.clone(),
             serving_secret: self.serving_secret.clone(),
         }
     }

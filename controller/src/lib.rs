@@ -107,7 +107,10 @@ pub async fn start(
     let identity = options.identity()?;
     let world = Arc::new(World::new(options.settings()));
     let stop = daemon.tasks.stop(Stage::Work);
-    let service = format!("{}.{}.svc", options.webhook_service, options.namespace);
+    let service = format!(
+        "{}.{}.svc",
+        options.webhook_service, options.installation.namespace
+    );
     let serving = Serving {
         policy: pullpass_certs::Policy::new([service], pullpass_certs::Times::default())?,
         secret_name: options.serving_secret.clone(),
@@ -130,7 +133,7 @@ pub async fn start(
     };
     let election = Election::new(
         daemon.client.clone(),
-        &options.namespace,
+        &options.installation.namespace,
         options.lease.clone(),
         identity,
         Timing::default(),

@@ -258,6 +258,7 @@ pub(crate) fn status(
             synced: count(tally.synced),
             failed: count(tally.failed.values().map(|failed| failed.count).sum()),
         }),
+        nodes: None,
     })
 }
 

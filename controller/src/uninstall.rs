@@ -130,7 +130,7 @@ pub async fn uninstall(
     client: Client,
     options: &ControllerOptions,
 ) -> Result<Left, UninstallError> {
-    let leases: Api<Lease> = Api::namespaced(client.clone(), &options.namespace);
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &options.installation.namespace);
     take_over(&leases, &options.lease).await?;
     let result = remove(client, options).await;
     if result.is_err() {
@@ -234,8 +234,10 @@ async fn take_inventory(
     client: &Client,
     options: &ControllerOptions,
 ) -> Result<Inventory, UninstallError> {
-    let secret_name =
-        ListParams::default().fields(&format!("metadata.name={}", options.pull_secret_name));
+    let secret_name = ListParams::default().fields(&format!(
+        "metadata.name={}",
+        options.installation.pull_secret_name
+    ));
     let access_name = ListParams::default().fields(&format!("metadata.name={}", pull_access::NAME));
     let copies = list(Api::<Secret>::all(client.clone()), secret_name, |secret| {
         let namespace = secret.namespace().unwrap_or_default();
@@ -259,7 +261,7 @@ async fn take_inventory(
         Err(error) => return Err(api_error("list PullAccesses")(error)),
     };
     let own = list(
-        Api::<Secret>::namespaced(client.clone(), &options.namespace),
+        Api::<Secret>::namespaced(client.clone(), &options.installation.namespace),
         ListParams::default().fields("type!=helm.sh/release.v1"),
         |secret| secret,
     )
@@ -358,7 +360,7 @@ async fn remove_once(
         .map(|copy| copy.version.uid)
         .collect();
 
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), &options.namespace);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &options.installation.namespace);
     for secret in own {
         let name = secret.name_any();
         let version = Version::of(&secret.metadata);
@@ -397,7 +399,10 @@ fn what_is_left(
         .collect();
     let mut left = Left::default();
     for (namespace, copy) in &inventory.copies {
-        let name = format!("secret {namespace}/{}", options.pull_secret_name);
+        let name = format!(
+            "secret {namespace}/{}",
+            options.installation.pull_secret_name
+        );
         if is_emptied(copy) || emptied.contains(&copy.version.uid) {
             left.emptied.push(name);
         } else if !going.contains(namespace) {
@@ -413,7 +418,7 @@ fn what_is_left(
     for secret in &inventory.own {
         left.whole.push(format!(
             "secret {}/{}",
-            options.namespace,
+            options.installation.namespace,
             secret.name_any()
         ));
     }

@@ -56,7 +56,7 @@ pub(crate) fn start(
     spawn(daemon, "watch namespaces", watch);
 
     let into = Arc::clone(world);
-    let own = options.namespace.clone();
+    let own = options.installation.namespace.clone();
     let watch = daemon.watches.add(
         WatchSpec::new("own_secrets").fields(NOT_HELM),
         client,
@@ -69,7 +69,10 @@ pub(crate) fn start(
 
     let into = Arc::clone(world);
     let watch = daemon.watches.add(
-        WatchSpec::new("copies").fields(&format!("metadata.name={}", options.pull_secret_name)),
+        WatchSpec::new("copies").fields(&format!(
+            "metadata.name={}",
+            options.installation.pull_secret_name
+        )),
         client,
         Api::<Secret>::all,
         |secret: Secret| {
@@ -100,7 +103,10 @@ pub(crate) fn start(
     spawn(daemon, "watch pull accesses", watch);
 
     let into = Arc::clone(world);
-    let (own, service) = (options.namespace.clone(), options.webhook_service.clone());
+    let (own, service) = (
+        options.installation.namespace.clone(),
+        options.webhook_service.clone(),
+    );
     let watch = daemon.watches.add(
         WatchSpec::new("webhook_configuration")
             .fields(&format!("metadata.name={}", options.webhook_configuration)),

@@ -10,6 +10,7 @@ pub mod client;
 mod context;
 mod deadline;
 mod error;
+mod installation;
 pub mod limit;
 pub mod metrics;
 pub mod readiness;
@@ -22,6 +23,7 @@ pub mod watch;
 
 pub use context::Context;
 pub use error::{BoxError, chain};
+pub use installation::Installation;
 pub use limit::LimitedAcceptor;
 pub use metrics::Timer;
 pub use readiness::{Guard, Liveness, Readiness};

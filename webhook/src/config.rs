@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use pullpass_core::policy::Policy;
-use pullpass_daemon::Options;
+use pullpass_daemon::{Installation, Options};
 
 /// The longest bound on a wait that may be asked for; the API server itself gives a webhook at most 30 s.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -29,41 +29,9 @@ pub struct Config {
     )]
     pub listen: SocketAddr,
 
-    /// Pullpass's own namespace
-    #[arg(
-        long,
-        env = "PULLPASS_NAMESPACE",
-        value_name = "NAME",
-        default_value = "pullpass-system"
-    )]
-    pub namespace: String,
-
-    /// This cluster's name, which Registries can be limited to
-    #[arg(
-        long,
-        env = "PULLPASS_CLUSTER_NAME",
-        value_name = "NAME",
-        default_value = ""
-    )]
-    pub cluster_name: String,
-
-    /// Name of the pull secret in each selected namespace
-    #[arg(
-        long,
-        env = "PULLPASS_PULL_SECRET_NAME",
-        value_name = "NAME",
-        default_value = "pullpass"
-    )]
-    pub pull_secret_name: String,
-
-    /// System namespaces that Registries may select, each by its exact name
-    #[arg(
-        long,
-        env = "PULLPASS_SYSTEM_NAMESPACES",
-        value_name = "NAME,…",
-        value_delimiter = ','
-    )]
-    pub system_namespaces: Vec<String>,
+    /// What is set for the whole installation.
+    #[command(flatten)]
+    pub installation: Installation,
 
     /// Secret with the serving certificate, in Pullpass's own namespace
     #[arg(
@@ -112,14 +80,9 @@ impl Config {
     /// The policy as far as flags decide it: everything but the registries.
     pub fn policy_frame(&self) -> Policy {
         Policy {
-            cluster_name: Some(self.cluster_name.clone()).filter(|name| !name.is_empty()),
-            own_namespaces: BTreeSet::from([self.namespace.clone()]),
-            admitted_system_namespaces: self
-                .system_namespaces
-                .iter()
-                .map(|name| name.trim().to_owned())
-                .filter(|name| !name.is_empty())
-                .collect(),
+            cluster_name: self.installation.cluster_name(),
+            own_namespaces: BTreeSet::from([self.installation.namespace.clone()]),
+            admitted_system_namespaces: self.installation.system_namespaces(),
             registries: Vec::new(),
         }
     }
@@ -152,15 +115,6 @@ mod tests {
         let frame = config.policy_frame();
         assert_eq!(frame.cluster_name, None);
         assert!(frame.own_namespaces.contains("pullpass-system"));
-        assert!(frame.admitted_system_namespaces.is_empty());
-    }
-
-    #[test]
-    fn what_a_chart_leaves_empty_is_unset() {
-        let frame = parse(&["--cluster-name=", "--system-namespaces="])
-            .unwrap()
-            .policy_frame();
-        assert_eq!(frame.cluster_name, None);
         assert!(frame.admitted_system_namespaces.is_empty());
     }
 

@@ -70,14 +70,14 @@ pub async fn start(context: Context, config: Config) -> Result<SocketAddr, Start
     let source = match &config.serving_directory {
         Some(directory) => serving_cert::Source::Directory(directory),
         None => serving_cert::Source::Secret {
-            namespace: &config.namespace,
+            namespace: &config.installation.namespace,
             name: &config.serving_secret,
         },
     };
     let certificate = serving_cert::start(&context, source, metrics.clone())?;
     let decider = Decider::new(
         state,
-        config.pull_secret_name,
+        config.installation.pull_secret_name,
         config.wait,
         config.max_waiters,
         metrics.clone(),
