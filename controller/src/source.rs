@@ -181,7 +181,9 @@ impl Source<'_> {
 fn login_reason(error: LoginError) -> Reason {
     match error {
         LoginError::Empty => Reason::EmptyCredential,
-        LoginError::ColonInUsername | LoginError::ControlCharacter => Reason::MalformedSource,
+        LoginError::ColonInUsername | LoginError::ControlCharacter | LoginError::JsonKey => {
+            Reason::MalformedSource
+        }
     }
 }
 
