@@ -25,6 +25,12 @@ pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, Failure> {
         .with_safe_default_protocol_versions()
         .map_err(|error| Failure::new(Reason::CertificateUnknown, error.to_string()))?;
     let builder = match tls {
+        Tls::Secure if PUBLIC.is_empty() => {
+            return Err(Failure::new(
+                Reason::CertificateUnknown,
+                "the controller's image holds no publicly trusted authorities: add the package ca-certificates, or give the registry's own by tls.mode SecureWithCA",
+            ));
+        }
         Tls::Secure => builder.with_root_certificates(Arc::clone(&PUBLIC)),
         Tls::SecureWithCa(authorities) => {
             let mut roots = RootCertStore::clone(&PUBLIC);

@@ -10,9 +10,9 @@ use url::Url;
 use crate::failure::Failure;
 use crate::resolver::RefusedAddress;
 
-/// Whether the other side could be talked to, but not by TLS: the case for plain HTTP where that is allowed.
+/// Whether the host is known and does not speak TLS there: the case for plain HTTP where that is allowed.
 pub(crate) fn is_without_tls(error: &reqwest::Error) -> bool {
-    error.is_connect() && !error.is_dns() && !error.is_timeout()
+    error.is_connect() && !error.is_dns()
 }
 
 /// What an error of the client means; `is_proxied` if a proxy was to be gone through.

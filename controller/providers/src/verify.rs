@@ -168,10 +168,10 @@ impl Party<'_> {
         url: Url,
         authorization: Option<&HeaderValue>,
     ) -> Result<Answer, Failure> {
-        let mut request = self
-            .client
-            .request(method, url.clone())
-            .header(header::ACCEPT, MANIFEST_TYPES);
+        let mut request = self.client.request(method.clone(), url.clone());
+        if method == Method::HEAD {
+            request = request.header(header::ACCEPT, MANIFEST_TYPES);
+        }
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
