@@ -61,7 +61,9 @@ impl Answer {
 }
 
 /// The body; `None` if it is too long.
-async fn body(response: &mut Response) -> Result<Option<Zeroizing<Vec<u8>>>, reqwest::Error> {
+pub(crate) async fn body(
+    response: &mut Response,
+) -> Result<Option<Zeroizing<Vec<u8>>>, reqwest::Error> {
     let mut body = Zeroizing::new(Vec::with_capacity(LONGEST_BODY));
     while let Some(chunk) = response.chunk().await? {
         // never reallocated, which would leave a copy of a token behind
@@ -96,7 +98,7 @@ fn redirect(asked: &Url, headers: &HeaderMap) -> Option<String> {
 
 /// `Retry-After` of RFC 9110, section 10.2.3: seconds or a date. Docker Hub's token service sends the same as
 /// `X-Retry-After`, in seconds since the epoch.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let until = |moment: SystemTime| moment.duration_since(now).unwrap_or_default();
     let wait = text(headers, header::RETRY_AFTER)
         .and_then(|value| {
