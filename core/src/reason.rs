@@ -193,6 +193,34 @@ reasons! {
     /// The container runtime has settings for the registry's host that are not Pullpass's.
     ForeignRuntimeFile: "Add the authority to the file that the message names, or remove the file.",
 
+    // how a node stands
+    /// The node holds the credentials, and kubelet uses them.
+    Delivered: "",
+    /// The node's agent is about to do it.
+    NodePending: "",
+    /// Everything of Pullpass was taken off the node.
+    Withdrawn: "",
+    /// The Secret with the credentials for nodes is not there; what the node holds stays.
+    BundleMissing: "See the controller's log: it writes the Secret while the node agent is on.",
+    /// The Secret with the credentials for nodes cannot be read; what the node holds stays.
+    BundleUnreadable: "Run the controller and the node agent of one release.",
+    /// The node has a login of its administrator's for the same key, which has precedence.
+    NodeEntryKept: "Remove the entry from the node's docker config, if Pullpass is to provide it.",
+    /// The platform manages kubelet's docker config itself, and takes a change of it for a failure of the node.
+    ManagedByPlatform: "Switch the node agent off in this cluster: pull secrets work everywhere.",
+    /// The directory is not there, or kubelet does not read it.
+    NodePathMissing: "Set the chart value nodeAgent.kubeletRootDirectory to what kubelet's flag --root-dir says.",
+    /// The directory cannot be written.
+    NodeReadOnly: "Let the node agent write the directory that the message names, or keep it off such nodes by nodeAgent.nodeSelector.",
+    /// The node's docker config is nothing that Pullpass adds entries to.
+    NodeFileUnusable: "Correct the file as the message tells.",
+    /// Another program undoes what the node agent does, again and again.
+    NodeFileContested: "Find out which program writes the file, and let one of the two do it.",
+    /// Kubelet has another docker config that ours would be used instead of.
+    NodeFileMasked: "Move its entries as the message tells.",
+    /// The node's file system refused a change, which is tried again.
+    NodeWriteFailed: "See the message; the disk may be full.",
+
     // how a registry stands as a whole
     /// Every selected namespace holds the credential.
     Synced: "",
