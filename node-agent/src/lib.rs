@@ -1,6 +1,223 @@
-//! The agent that writes kubelet's credential configuration on each node.
+//! The node agent: gives the kubelet of its node the credentials that the controller has put into the node bundle, keeps
+//! them there, and leaves the node as it was.
+//!
+//! [`start`] runs it on a [`Context`]. The brain is `plan` and `docker_config`, which do no I/O; `host` is the only way to the
+//! node's files; `agent` is the loop; each mode is a [`Delivery`].
 
+mod agent;
+pub mod atomic_file;
+mod config;
+mod delivery;
+mod directory_watch;
+mod docker_config;
+pub mod host;
 pub mod hosts_toml;
+mod json_object;
+mod kubelet_file;
 pub mod kubelet_restart;
+mod metrics;
+pub mod plan;
+mod platform;
 pub mod provider_config;
+mod removal;
+mod repairs;
+mod report;
 pub mod restart_turn;
+mod state_file;
+mod uninstall;
+
+use std::convert::Infallible;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use pullpass_api::node_pull_access::NodeMode;
+use pullpass_core::bundle::{Mode, NODE_WIDE_SECRET};
+use pullpass_daemon::shutdown::Stage;
+use pullpass_daemon::watch::DuplicateWatch;
+use pullpass_daemon::{Change, Context, Drain, WatchSpec};
+use tokio::sync::watch;
+
+pub use config::{AgentOptions, Command, Config, HostDirectory};
+pub use delivery::{Bundles, Delivered, Delivery, Effort, Remark, Trouble};
+pub use docker_config::Unusable;
+pub use kubelet_file::KubeletFile;
+pub use state_file::STATE;
+pub use uninstall::uninstall;
+
+use crate::agent::{Agent, AllSeen, Seen};
+use crate::host::RealHost;
+use crate::metrics::Metrics;
+use crate::report::Report;
+
+/// The component's name in logs, metrics and the user agent.
+pub const COMPONENT: &str = "node-agent";
+
+/// The release that this is.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Nobody sends work, so there is nothing to wait for; the node's files are restored well within a pod's usual 30 s.
+pub const DRAIN: Drain = Drain {
+    grace: Duration::ZERO,
+    deadline: Duration::from_secs(20),
+};
+
+/// Without any answer from the API server for so long, a new process with new connections is worth a try.
+const UNANSWERED: Duration = Duration::from_secs(300);
+
+/// Why the node agent cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A metric of this name is there already.
+    #[error("cannot set up metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// A watch of this name is there already.
+    #[error(transparent)]
+    Watch(#[from] DuplicateWatch),
+    /// The agent does not know where it is.
+    #[error("which node is this? Give --node")]
+    Node,
+    /// This release cannot do that.
+    #[error("mode {} is not available", .0.as_str())]
+    Mode(Mode),
+}
+
+/// The process: runs as a daemon, or carries out the subcommand.
+pub fn main() -> ExitCode {
+    use clap::Parser as _;
+    match Config::try_parse() {
+        Ok(config) if matches!(config.command, Some(Command::Uninstall)) => {
+            uninstall::main(&config)
+        }
+        // what is wrong with the flags is told there
+        Ok(_) | Err(_) => {
+            pullpass_daemon::run(COMPONENT, VERSION, DRAIN, |context, config: Config| async {
+                start(context, config.agent).await
+            })
+        }
+    }
+}
+
+/// Every mode, as far as the node's files can be reached.
+fn deliveries(options: &AgentOptions) -> Vec<Arc<dyn Delivery>> {
+    vec![Arc::new(docker_config(options))]
+}
+
+fn docker_config(options: &AgentOptions) -> KubeletFile {
+    let masked = options
+        .masked_directories
+        .iter()
+        .map(|directory| options.mounted(directory));
+    KubeletFile::new(
+        options.mounted(&options.docker_config_directory),
+        masked.collect(),
+    )
+}
+
+/// Starts the node agent on `context`. It is ready while the node holds what it is to hold, and ends with the context's
+/// tasks.
+///
+/// # Errors
+/// [`StartError`]; what was started by then ends with the context's tasks.
+pub async fn start(context: Context, options: AgentOptions) -> Result<(), StartError> {
+    if options.node.is_empty() {
+        return Err(StartError::Node);
+    }
+    let (active, mode): (Arc<dyn Delivery>, NodeMode) = match options.mode {
+        Mode::DockerConfig => (Arc::new(docker_config(&options)), NodeMode::DockerConfig),
+        mode @ Mode::CredentialProvider => return Err(StartError::Mode(mode)),
+    };
+    let metrics = Metrics::register(&context.registry)?;
+    let stop = context.tasks.stop(Stage::Work);
+    let seen = watch::Sender::new(AllSeen::new());
+    let standing = watch::Sender::new(None);
+    let awaited = context.readiness.register("bundle");
+
+    for name in active.secrets() {
+        watch_bundle(&context, &options.namespace, name, &seen)?;
+    }
+    let report = Report {
+        client: context.client.clone(),
+        namespace: options.namespace.clone(),
+        node: options.node.clone(),
+        mode,
+        metrics: metrics.clone(),
+    };
+    let told = standing.subscribe();
+    spawn(&context, "report", report.clone().run(told, stop.clone()));
+    // A mount shows a directory that was deleted on the host for ever. A new container has a new mount.
+    for directory in active.directories() {
+        let directory = directory.to_owned();
+        context.liveness.register("directory", move || {
+            match RealHost::open(&directory).and_then(|host| host.is_deleted()) {
+                Ok(true) => Err(format!("{} was deleted on the host", directory.display())),
+                Ok(false) | Err(_) => Ok(()),
+            }
+        });
+    }
+    let unanswered = context.watches.clone();
+    context
+        .liveness
+        .register("watches", move || unanswered.check_answered(UNANSWERED));
+
+    let agent = Agent {
+        client: context.client.clone(),
+        namespace: options.namespace,
+        daemon_set: options.daemon_set,
+        active,
+        others: Vec::new(),
+        asks_platform: options.mode == Mode::DockerConfig,
+        seen: seen.subscribe(),
+        standing,
+        metrics,
+        readiness: context.readiness.clone(),
+    };
+    spawn(&context, "agent", async move {
+        let earlier = stop.run_until_cancelled(report.earlier()).await;
+        agent.run(earlier.flatten(), awaited, stop).await;
+    });
+    Ok(())
+}
+
+fn watch_bundle(
+    context: &Context,
+    namespace: &str,
+    name: &'static str,
+    seen: &watch::Sender<AllSeen>,
+) -> Result<(), DuplicateWatch> {
+    let label = if name == NODE_WIDE_SECRET {
+        "node_bundle"
+    } else {
+        "restricted_node_bundle"
+    };
+    let namespace = namespace.to_owned();
+    let seen = seen.clone();
+    let (_, following) = context.watches.add(
+        WatchSpec::new(label).fields(&format!("metadata.name={name}")),
+        &context.client,
+        move |client| Api::<Secret>::namespaced(client, &namespace),
+        Seen::of,
+        move |change| {
+            let now = match change {
+                Change::Restarted(all) => all.into_iter().next().unwrap_or(Seen::Missing),
+                Change::Applied(found) => found,
+                Change::Deleted(_) => Seen::Missing,
+            };
+            seen.send_modify(|seen| {
+                seen.insert(name, now);
+            });
+        },
+        context.tasks.stop(Stage::Work),
+    )?;
+    spawn(context, label, following);
+    Ok(())
+}
+
+fn spawn(context: &Context, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    context.tasks.spawn(Stage::Work, name, async {
+        task.await;
+        Ok::<_, Infallible>(())
+    });
+}
