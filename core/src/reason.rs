@@ -172,6 +172,8 @@ reasons! {
     NodesDenied: "Set spec.access.nodes to Auto or Allow.",
     /// The registry is for some namespaces only, and nodes in mode dockerConfig cannot tell namespaces apart.
     RestrictedToNamespaces: "Set the chart value nodeAgent.mode to credentialProvider, or spec.access.nodes to Allow, which gives the credential to every pod.",
+    /// Nodes are to give up what they hold.
+    NodesWithdrawn: "Set the chart value nodeAgent.withdraw to false, or nodeAgent.enabled once every node has.",
 
     // what stands between a node and the plugin's answers, or the runtime and a registry
     /// Kubelet has not read the provider configuration that is on the node; it does so when it starts.
@@ -228,6 +230,8 @@ reasons! {
     Syncing: "",
     /// Some selected namespaces cannot get the credential.
     SomeNamespacesFailed: "See the PullAccess of the namespaces that the message names.",
+    /// Pull secrets are off, so that namespaces hold no copy.
+    PullSecretsOff: "",
     /// No namespace of this cluster is selected.
     NoNamespaceSelected: "Check spec.access against the namespaces' names and labels.",
     /// The credential was read and is in use.
