@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use pullpass_certs::{Action, Observed, Policy, SecretData, Stored, rotate};
 use serde::Serialize;
@@ -89,6 +89,31 @@ pub(crate) async fn run(context: Context, term: Term, serving: Serving) {
         };
         let either = tokio::time::timeout(pause, news);
         over.run_until_cancelled(either).await;
+    }
+}
+
+/// Without a webhook there is nothing to certify: deletes what an earlier installation has left.
+pub(crate) async fn remove(context: Context, term: Term, serving: Serving) {
+    let secrets: Api<Secret> =
+        Api::namespaced(context.client.clone(), &context.world.settings.namespace);
+    for name in [AUTHORITY_SECRET, &serving.secret_name] {
+        let Ok(Found {
+            version: Some(version),
+            ..
+        }) = read(&context, name)
+        else {
+            continue;
+        };
+        let parameters = DeleteParams::background().preconditions(Preconditions {
+            uid: Some(version.uid),
+            resource_version: None,
+        });
+        let result = term.write(secrets.delete(name, &parameters)).await;
+        context.metrics.wrote("certificate", "delete", &result);
+        match result {
+            Ok(_) => context.world.wrote_secret(name, None),
+            Err(error) => tracing::warn!(secret = name, %error, "certificate not deleted"),
+        }
     }
 }
 

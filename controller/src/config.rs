@@ -1,9 +1,12 @@
 //! The flags.
 
-use clap::{Args, Parser, Subcommand};
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use pullpass_core::bundle::{KUBELET_CACHE, Mode};
 use pullpass_daemon::{Installation, Options};
 
-use crate::world::Settings;
+use crate::world::{PullSecrets, Settings};
 
 /// Keeps the pull secret of each namespace, the webhook's certificates and the status of Registries up to date
 #[derive(Clone, Debug, Parser)]
@@ -35,6 +38,37 @@ pub struct ControllerOptions {
     /// What is set for the whole installation.
     #[command(flatten)]
     pub installation: Installation,
+
+    /// Whether namespaces get pull secrets: true or false
+    #[arg(
+        long,
+        env = "PULLPASS_PULL_SECRETS",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = ArgAction::Set
+    )]
+    pub pull_secrets: bool,
+
+    /// How nodes hold credentials: dockerConfig or credentialProvider [default: they do not]
+    #[arg(long, env = "PULLPASS_NODES", value_name = "MODE")]
+    pub nodes: Option<Mode>,
+
+    /// Have nodes give up everything that they hold of Pullpass
+    #[arg(long, env = "PULLPASS_WITHDRAW_NODES")]
+    pub withdraw_nodes: bool,
+
+    /// Take the taint pullpass.dev/agent-not-ready off nodes that hold what they need
+    #[arg(long, env = "PULLPASS_STARTUP_TAINT")]
+    pub startup_taint: bool,
+
+    /// Seconds for which kubelet may go on with what it has read from a docker config file
+    #[arg(
+        long,
+        env = "PULLPASS_KUBELET_CACHE",
+        value_name = "SECONDS",
+        default_value_t = KUBELET_CACHE.as_secs()
+    )]
+    pub kubelet_cache: u64,
 
     /// Who holds the Lease: different for each process [default: the host's name]
     #[arg(long, env = "PULLPASS_IDENTITY", value_name = "NAME")]
@@ -92,6 +126,19 @@ impl ControllerOptions {
             system_namespaces: self.installation.system_namespaces(),
             pull_secret_name: self.installation.pull_secret_name.clone(),
             serving_secret: self.serving_secret.clone(),
+            pull_secrets: if self.pull_secrets {
+                PullSecrets::On
+            } else {
+                PullSecrets::Off
+            },
+            nodes: self.nodes,
+            withdraw_nodes: self.withdraw_nodes,
+            startup_taint: self.startup_taint,
+            // a plugin's answers are not kept
+            kubelet_cache: match self.nodes {
+                Some(Mode::DockerConfig) => Duration::from_secs(self.kubelet_cache),
+                Some(Mode::CredentialProvider) | None => Duration::ZERO,
+            },
         }
     }
 

@@ -5,17 +5,20 @@
 //! brain is `plan`, `leader`, `status`, `source` and `rules`, which do no I/O; `world` folds the watches and says which
 //! work follows.
 
+mod bundle;
 mod certificate;
 mod clock;
 mod config;
 mod context;
 mod credential;
+mod delivery;
 mod election;
 mod events;
 mod leader;
 mod manifest;
 mod metrics;
 mod namespace;
+mod nodes;
 mod observed;
 mod plan;
 mod queue;
@@ -24,6 +27,7 @@ mod report;
 mod rules;
 mod source;
 mod status;
+mod taint;
 mod term;
 mod uninstall;
 mod watches;
@@ -48,7 +52,7 @@ use crate::events::Events;
 use crate::leader::Timing;
 use crate::metrics::Metrics;
 use crate::term::Term;
-use crate::world::World;
+use crate::world::{PullSecrets, World};
 
 /// The component's name in logs, metrics and the user agent.
 pub const COMPONENT: &str = "controller";
@@ -191,9 +195,43 @@ async fn lead(context: Context, term: Term, serving: Serving, watches: Watches) 
             namespace::reconcile(context.clone(), term.clone(), name)
         });
     let statuses = report::run(context.clone(), term.clone());
-    let certificates = certificate::run(context.clone(), term.clone(), serving);
-    tokio::join!(registries, namespaces, statuses, certificates);
+    let certificates = certificates(context.clone(), term.clone(), serving);
+    let bundles = bundles(context.clone(), term.clone());
+    let taints = taints(context.clone(), term.clone());
+    tokio::join!(
+        registries,
+        namespaces,
+        statuses,
+        certificates,
+        bundles,
+        taints
+    );
     // only a leader knows
     context.metrics.namespaces.reset();
     context.metrics.registries.reset();
+    context.metrics.nodes.reset();
+}
+
+async fn certificates(context: Context, term: Term, serving: Serving) {
+    match context.world.settings.pull_secrets {
+        PullSecrets::On => certificate::run(context, term, serving).await,
+        PullSecrets::Off => certificate::remove(context, term, serving).await,
+    }
+}
+
+async fn bundles(context: Context, term: Term) {
+    match context.world.settings.nodes {
+        Some(mode) => bundle::run(context, term, mode).await,
+        // there is nobody whom the copies could wait for
+        None => context.world.hand_over_to_nodes(),
+    }
+}
+
+async fn taints(context: Context, term: Term) {
+    if let (Some(mode), true) = (
+        context.world.settings.nodes,
+        context.world.settings.startup_taint,
+    ) {
+        taint::run(context, term, mode).await;
+    }
 }

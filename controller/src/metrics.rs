@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     pub(crate) namespaces: IntGaugeVec,
     /// Registries by whether they are ready.
     pub(crate) registries: IntGaugeVec,
+    /// Nodes by what they tell.
+    pub(crate) nodes: IntGaugeVec,
     /// When certificates end.
     pub(crate) certificate_expiry: GaugeVec,
     /// Events that were not sent because there were too many.
@@ -69,6 +71,13 @@ impl Metrics {
                 ),
                 &["ready"],
             )?,
+            nodes: IntGaugeVec::new(
+                Opts::new(
+                    "pullpass_nodes",
+                    "Nodes by the state of their NodePullAccess.",
+                ),
+                &["state"],
+            )?,
             certificate_expiry: GaugeVec::new(
                 Opts::new(
                     "pullpass_certificate_expiry_timestamp_seconds",
@@ -91,6 +100,7 @@ impl Metrics {
         registry.register(Box::new(metrics.waiting.clone()))?;
         registry.register(Box::new(metrics.namespaces.clone()))?;
         registry.register(Box::new(metrics.registries.clone()))?;
+        registry.register(Box::new(metrics.nodes.clone()))?;
         registry.register(Box::new(metrics.certificate_expiry.clone()))?;
         registry.register(Box::new(metrics.events_dropped.clone()))?;
         registry.register(Box::new(metrics.last_report.clone()))?;

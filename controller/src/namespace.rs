@@ -20,7 +20,7 @@ use crate::manifest::{
     AccessManifest, FIELD_MANAGER, Metadata, SecretManifest, copy_labels, without_strays,
 };
 use crate::observed::{Access, AccessContent, Copy, Digest, Version};
-use crate::plan::{Next, Operation, REVOKED, plan};
+use crate::plan::{Desired, Next, Operation, REVOKED, plan};
 use crate::queue::{Lane, Outcome};
 use crate::rules::Rendered;
 use crate::term::{Term, WriteError};
@@ -99,7 +99,15 @@ impl Work {
                 return Outcome::Done;
             };
             let told = place.access.as_ref().map(|access| &access.content);
-            let (desired, rendered) = rules.desired(namespace, place.copy.as_ref(), told);
+            let is_given = self
+                .context
+                .world
+                .gives_copy(&self.name, place.copy.as_ref());
+            let (desired, rendered) = if is_given || namespace.terminating {
+                rules.desired(namespace, place.copy.as_ref(), told)
+            } else {
+                (Desired::Nothing, None)
+            };
             let next = plan(
                 &desired,
                 &self.context.world.settings.pull_secret_name,

@@ -8,13 +8,14 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use pullpass_api::Registry;
 use pullpass_api::registry::RegistryStatus;
-use pullpass_api::status::{CREDENTIALS_READY, DISTRIBUTED, READY};
+use pullpass_api::status::{CREDENTIALS_READY, DISTRIBUTED, NODES_READY, READY};
 use pullpass_core::reason::Reason;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::clock;
 use crate::context::Context;
+use crate::delivery::Delivery;
 use crate::events::Notice;
 use crate::manifest::FIELD_MANAGER;
 use crate::observed::Version;
@@ -84,10 +85,18 @@ struct Round {
 async fn report(context: &Context, term: &Term, tallies: &Tallies) -> Round {
     let cluster_name = context.world.settings.cluster_name.as_deref();
     let now = clock::time_of_day();
+    let delivery = Delivery::of(&context.world);
     let mut due = Vec::new();
     for (known, last_good) in context.world.all_registries() {
         let tally = tallies.get(&known.object.name_any());
-        let Some(wanted) = status(&known, last_good.as_ref(), cluster_name, &tally, now) else {
+        let Some(wanted) = status(
+            &known,
+            last_good.as_ref(),
+            cluster_name,
+            &tally,
+            &delivery,
+            now,
+        ) else {
             continue;
         };
         if known.object.status.as_ref() != Some(&wanted) {
@@ -156,23 +165,25 @@ fn tell(context: &Context, before: &Registry, after: &RegistryStatus) {
         let is_news =
             was.is_none_or(|was| was.reason != condition.reason || was.status != condition.status);
         let kind = condition.type_.as_str();
-        if !is_news || ![CREDENTIALS_READY, DISTRIBUTED].contains(&kind) {
+        if !is_news || ![CREDENTIALS_READY, DISTRIBUTED, NODES_READY].contains(&kind) {
             continue;
         }
         let reason = Reason::ALL
             .iter()
             .find(|reason| reason.as_str() == condition.reason);
-        let Some(reason) = reason.filter(|reason| **reason != Reason::Syncing) else {
+        let Some(reason) =
+            reason.filter(|reason| ![Reason::Syncing, Reason::SomeNodesPending].contains(reason))
+        else {
             continue;
         };
         context.events.tell(Notice {
             about: reference(before),
             is_warning: condition.status == "False",
             reason: *reason,
-            action: if kind == CREDENTIALS_READY {
-                "ReadCredential"
-            } else {
-                "Distribute"
+            action: match kind {
+                CREDENTIALS_READY => "ReadCredential",
+                NODES_READY => "GiveToNodes",
+                _ => "Distribute",
             },
             note: condition.message.clone(),
         });
@@ -191,6 +202,15 @@ fn gauge(context: &Context, tallies: &Tallies) {
             .namespaces
             .with_label_values(&[state])
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    if let Some(nodes) = Delivery::of(&context.world).nodes {
+        metrics.nodes.reset();
+        for (state, count) in &nodes.tally().by_state {
+            metrics
+                .nodes
+                .with_label_values(&[state])
+                .set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
     }
     let mut ready = [("True", 0), ("False", 0), ("Unknown", 0)];
     for (known, _) in context.world.all_registries() {

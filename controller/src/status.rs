@@ -6,18 +6,19 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pullpass_api::registry::{CredentialStatus, NamespaceStatus, RegistryStatus};
-use pullpass_api::status::{CREDENTIALS_READY, DISTRIBUTED, READY, Truth, condition};
+use pullpass_api::status::{CREDENTIALS_READY, DISTRIBUTED, NODES_READY, READY, Truth, condition};
 use pullpass_core::policy::refused_cluster;
 use pullpass_core::reason::Reason;
 use pullpass_core::registry::CredentialKind;
 use pullpass_core::render::Outcome;
 
 use crate::credential::LastGood;
+use crate::delivery::Delivery;
 use crate::plan::State;
-use crate::world::{Known, Standing, Verdict, World};
+use crate::world::{Known, PullSecrets, Standing, Verdict, World};
 
 /// So many namespaces, and so many keys, a message names; the rest it counts.
-const NAMED: usize = 5;
+pub(crate) const NAMED: usize = 5;
 
 /// How the namespaces of one registry stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -183,14 +184,15 @@ fn standing_of(outcome: &Outcome, state: Option<State>) -> Stands {
     }
 }
 
-struct Judgement {
+/// What one condition says.
+pub(crate) struct Judgement {
     truth: Truth,
     reason: Reason,
     message: String,
 }
 
 impl Judgement {
-    fn new(truth: Truth, reason: Reason, message: impl Into<String>) -> Self {
+    pub(crate) fn new(truth: Truth, reason: Reason, message: impl Into<String>) -> Self {
         Self {
             truth,
             reason,
@@ -205,6 +207,7 @@ pub(crate) fn status(
     last_good: Option<&LastGood>,
     cluster_name: Option<&str>,
     tally: &Tally,
+    delivery: &Delivery,
     now: Timestamp,
 ) -> Option<RegistryStatus> {
     let object = &known.object;
@@ -216,20 +219,31 @@ pub(crate) fn status(
         return None;
     }
     let credential = judge_credential(verdict, last_good);
-    let distribution = judge_distribution(known, verdict, last_good, cluster_name, tally);
-    let ready = judge_whole(&credential, &distribution, verdict, last_good);
+    let distribution = match delivery.pull_secrets {
+        PullSecrets::On => judge_distribution(known, verdict, last_good, cluster_name, tally),
+        PullSecrets::Off => judge_withdrawal(tally),
+    };
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    let nodes = delivery.nodes.as_ref().map(|nodes| nodes.judge(name));
+    let reach = match (delivery.pull_secrets, &nodes) {
+        (PullSecrets::Off, Some((judgement, _))) => judgement,
+        (PullSecrets::On | PullSecrets::Off, _) => &distribution,
+    };
+    let ready = judge_whole(&credential, reach, verdict, last_good);
     let none = Vec::new();
     let previous = object
         .status
         .as_ref()
         .map_or(&none, |status| &status.conditions);
     let generation = object.metadata.generation;
+    let (on_nodes, node_status) = nodes.unzip();
     let conditions = [
         (READY, ready),
         (CREDENTIALS_READY, credential),
         (DISTRIBUTED, distribution),
     ]
     .into_iter()
+    .chain(on_nodes.map(|judgement| (NODES_READY, judgement)))
     .map(|(kind, judgement)| {
         condition(
             previous,
@@ -258,7 +272,7 @@ pub(crate) fn status(
             synced: count(tally.synced),
             failed: count(tally.failed.values().map(|failed| failed.count).sum()),
         }),
-        nodes: None,
+        nodes: node_status,
     })
 }
 
@@ -407,6 +421,17 @@ fn judge_distribution(
     )
 }
 
+/// What pull secrets that are off have left.
+fn judge_withdrawal(tally: &Tally) -> Judgement {
+    let message = match tally.synced {
+        0 => "pull secrets are off, and no namespace holds a copy".to_owned(),
+        some => format!(
+            "pull secrets are off; {some} namespaces keep their copies until nodes serve in their place"
+        ),
+    };
+    Judgement::new(Truth::True, Reason::PullSecretsOff, message)
+}
+
 /// `2 of 9 selected namespaces do not get the credential: TooLarge in team-a, team-b (left out: r.example.com)`.
 fn failures(tally: &Tally) -> String {
     let count: usize = tally.failed.values().map(|failed| failed.count).sum();
@@ -434,7 +459,7 @@ fn left_out(keys: &BTreeSet<String>) -> String {
 }
 
 /// The first of so many, and how many more there are.
-fn enumerate(some: &[String], of: usize) -> String {
+pub(crate) fn enumerate(some: &[String], of: usize) -> String {
     let named = some.join(", ");
     match of.saturating_sub(some.len()) {
         0 => named,
@@ -537,6 +562,7 @@ mod tests {
             Some(&last_good()),
             None,
             &tally(3, 3),
+            &Delivery::default(),
             now(),
         )
         .unwrap();
@@ -558,6 +584,7 @@ mod tests {
             Some(&last_good()),
             None,
             &tally(3, 3),
+            &Delivery::default(),
             now(),
         )
         .unwrap();
@@ -604,6 +631,7 @@ mod tests {
             Some(&last_good()),
             None,
             &tally,
+            &Delivery::default(),
             now(),
         )
         .unwrap();
@@ -629,6 +657,7 @@ mod tests {
             Some(&last_good()),
             None,
             &tally,
+            &Delivery::default(),
             now(),
         )
         .unwrap();
@@ -648,7 +677,15 @@ mod tests {
             json!({"clusters": {"autoInject": ["prod-*"]}, "namespaces": {"include": ["*"]}}),
         );
         let status = |name| {
-            let status = status(&known, Some(&last_good()), name, &tally(0, 0), now()).unwrap();
+            let status = status(
+                &known,
+                Some(&last_good()),
+                name,
+                &tally(0, 0),
+                &Delivery::default(),
+                now(),
+            )
+            .unwrap();
             says(&status, READY)
         };
         let (truth, reason, _) = status(None);
@@ -667,9 +704,29 @@ mod tests {
     fn nothing_is_said_about_another_generation() {
         let mut known = everywhere(Verdict::Good);
         known.verdict.0 = Some(2);
-        assert!(status(&known, Some(&last_good()), None, &tally(3, 3), now()).is_none());
+        assert!(
+            status(
+                &known,
+                Some(&last_good()),
+                None,
+                &tally(3, 3),
+                &Delivery::default(),
+                now()
+            )
+            .is_none()
+        );
         let pending = everywhere(Verdict::Pending);
-        assert!(status(&pending, None, None, &tally(0, 0), now()).is_none());
+        assert!(
+            status(
+                &pending,
+                None,
+                None,
+                &tally(0, 0),
+                &Delivery::default(),
+                now()
+            )
+            .is_none()
+        );
     }
 
     #[test]
@@ -683,6 +740,7 @@ mod tests {
             Some(&last_good()),
             None,
             &unsettled,
+            &Delivery::default(),
             now(),
         )
         .unwrap();
@@ -693,12 +751,28 @@ mod tests {
     #[test]
     fn a_status_that_is_right_stays_as_it_is() {
         let mut known = everywhere(Verdict::Good);
-        let first = status(&known, Some(&last_good()), None, &tally(3, 3), now()).unwrap();
+        let first = status(
+            &known,
+            Some(&last_good()),
+            None,
+            &tally(3, 3),
+            &Delivery::default(),
+            now(),
+        )
+        .unwrap();
         let mut object = (*known.object).clone();
         object.status = Some(first.clone());
         known.object = Arc::new(object);
         let later = Timestamp::from_second(1_900_000_000).unwrap();
-        let second = status(&known, Some(&last_good()), None, &tally(3, 3), later).unwrap();
+        let second = status(
+            &known,
+            Some(&last_good()),
+            None,
+            &tally(3, 3),
+            &Delivery::default(),
+            later,
+        )
+        .unwrap();
         assert_eq!(first, second);
     }
 }

@@ -4,19 +4,26 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Namespace, Node, Secret};
 use kube::core::PartialObjectMeta;
 use kube::{Api, ResourceExt as _};
 use pullpass_api::convert;
-use pullpass_api::{PullAccess, Registry, pull_access};
+use pullpass_api::{NodePullAccess, PullAccess, Registry, pull_access};
+use pullpass_core::bundle::{NODE_WIDE_SECRET, NODES_NAMESPACE, RESTRICTED_SECRET};
 use pullpass_daemon::shutdown::Stage;
 use pullpass_daemon::watch::DuplicateWatch;
 use pullpass_daemon::{Change, Context, Freshness, WatchSpec};
 
 use crate::certificate;
 use crate::config::ControllerOptions;
+use crate::nodes::BundleSecret;
 use crate::observed::{Access, Copy};
+use crate::taint::Tainted;
 use crate::world::World;
+
+/// The node agent's DaemonSet.
+const AGENT_DAEMON_SET: &str = "pullpass-node-agent";
 
 /// Helm keeps each release, up to a megabyte, in a Secret of this type beside our own.
 const NOT_HELM: &str = "type!=helm.sh/release.v1";
@@ -102,6 +109,12 @@ pub(crate) fn start(
     )?;
     spawn(daemon, "watch pull accesses", watch);
 
+    if options.nodes.is_some() {
+        start_nodes(daemon, world, options)?;
+    }
+    if !options.pull_secrets {
+        return Ok(());
+    }
     let into = Arc::clone(world);
     let (own, service) = (
         options.installation.namespace.clone(),
@@ -113,17 +126,85 @@ pub(crate) fn start(
         client,
         Api::<MutatingWebhookConfiguration>::all,
         move |object: MutatingWebhookConfiguration| certificate::observe(&object, &own, &service),
-        move |change| {
-            into.webhook_configuration_changed(match change {
-                Change::Restarted(all) => all.into_iter().next(),
-                Change::Applied(found) => Some(found),
-                Change::Deleted(_) => None,
-            });
-        },
+        move |change| into.webhook_configuration_changed(latest(change)),
         stop,
     )?;
     spawn(daemon, "watch webhook configuration", watch);
     Ok(())
+}
+
+/// What nodes are given, and what they tell.
+fn start_nodes(
+    daemon: &Context,
+    world: &Arc<World>,
+    options: &ControllerOptions,
+) -> Result<(), DuplicateWatch> {
+    let client = &daemon.client;
+    let stop = daemon.tasks.stop(Stage::Work);
+    for (watch_name, task, secret) in [
+        ("node_bundle", "watch node bundle", NODE_WIDE_SECRET),
+        (
+            "restricted_node_bundle",
+            "watch restricted node bundle",
+            RESTRICTED_SECRET,
+        ),
+    ] {
+        let into = Arc::clone(world);
+        let watch = daemon.watches.add(
+            WatchSpec::new(watch_name).fields(&format!("metadata.name={secret}")),
+            client,
+            |client| Api::<Secret>::namespaced(client, NODES_NAMESPACE),
+            BundleSecret::observe,
+            move |change| into.bundle_changed(secret, latest(change)),
+            stop.clone(),
+        )?;
+        spawn(daemon, task, watch);
+    }
+
+    let into = Arc::clone(world);
+    let watch = daemon.watches.add(
+        WatchSpec::new("node_pull_accesses"),
+        client,
+        |client| Api::<NodePullAccess>::namespaced(client, NODES_NAMESPACE),
+        without_managed_fields,
+        move |change| into.nodes_changed(change),
+        stop.clone(),
+    )?;
+    spawn(daemon, "watch node pull accesses", watch);
+
+    let into = Arc::clone(world);
+    let watch = daemon.watches.add(
+        WatchSpec::new("node_agents").fields(&format!("metadata.name={AGENT_DAEMON_SET}")),
+        client,
+        |client| Api::<DaemonSet>::namespaced(client, NODES_NAMESPACE),
+        |set: DaemonSet| set.status.map_or(0, |s| s.desired_number_scheduled),
+        move |change| into.agents_changed(latest(change).and_then(|n| usize::try_from(n).ok())),
+        stop.clone(),
+    )?;
+    spawn(daemon, "watch node agents", watch);
+
+    if options.startup_taint {
+        let into = Arc::clone(world);
+        let watch = daemon.watches.add(
+            WatchSpec::new("nodes"),
+            client,
+            Api::<Node>::all,
+            |node: Node| Tainted::observe(&node),
+            move |change| into.tainted_changed(change),
+            stop,
+        )?;
+        spawn(daemon, "watch nodes", watch);
+    }
+    Ok(())
+}
+
+/// Of a watch on one object.
+fn latest<T>(change: Change<T>) -> Option<T> {
+    match change {
+        Change::Restarted(all) => all.into_iter().next(),
+        Change::Applied(found) => Some(found),
+        Change::Deleted(_) => None,
+    }
 }
 
 fn without_managed_fields<K: kube::Resource>(mut object: K) -> K {

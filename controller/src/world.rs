@@ -1,13 +1,18 @@
 //! Everything the controller knows of the cluster, folded from its watches, and which work follows from a change.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
+use pullpass_api::NodePullAccess;
 use pullpass_api::convert;
 use pullpass_api::pull_access::RegistryAccess;
 use pullpass_api::registry::Registry;
+use pullpass_core::bundle::{Mode, NODES_NAMESPACE, RuntimeHost};
 use pullpass_core::policy::{Namespace, Policy};
 use pullpass_core::reason::Reason;
 use pullpass_core::registry::{CredentialKind, Registry as DomainRegistry};
@@ -18,11 +23,13 @@ use tokio::time::Instant;
 
 use crate::credential::{self, LastGood};
 use crate::manifest::AUTHORITY_SECRET;
+use crate::nodes::{BundleSecret, BundleStanding, NodeTally, Nodes};
 use crate::observed::{Access, AccessContent, Copy};
 use crate::plan::State;
 use crate::queue::{Lane, Queue};
 use crate::rules::{Rules, Uncertain};
 use crate::source;
+use crate::taint::Tainted;
 
 /// What an administrator sets for the whole cluster.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +44,26 @@ pub(crate) struct Settings {
     pub(crate) pull_secret_name: String,
     /// The name of the webhook's certificate.
     pub(crate) serving_secret: String,
+    /// Whether namespaces get pull secrets.
+    pub(crate) pull_secrets: PullSecrets,
+    /// How nodes hold credentials, where they do.
+    pub(crate) nodes: Option<Mode>,
+    /// Whether nodes are to give up what they hold.
+    pub(crate) withdraw_nodes: bool,
+    /// Whether the startup taint is taken off nodes.
+    pub(crate) startup_taint: bool,
+    /// How long kubelet may go on with what it has read on a node before.
+    pub(crate) kubelet_cache: Duration,
+}
+
+/// Whether namespaces get pull secrets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum PullSecrets {
+    /// They do.
+    #[default]
+    On,
+    /// They do not; copies that are there stay until nodes serve in their place.
+    Off,
 }
 
 impl Settings {
@@ -142,7 +169,16 @@ pub(crate) struct World {
     pub(crate) statuses: Notify,
     /// Something has changed that certificates depend on.
     pub(crate) certificates: Notify,
+    /// Something has changed that node bundles depend on.
+    pub(crate) bundles: Notify,
+    /// Namespaces have changed, and with them what selectors select.
+    pub(crate) selections: Notify,
+    /// A node may have become one that can take pods.
+    pub(crate) taints: Notify,
     inner: Mutex<Inner>,
+    nodes: Mutex<Nodes>,
+    /// Whether nodes serve in place of copies.
+    handed_over: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -190,7 +226,12 @@ impl World {
             registries: Queue::default(),
             statuses: Notify::new(),
             certificates: Notify::new(),
+            bundles: Notify::new(),
+            selections: Notify::new(),
+            taints: Notify::new(),
             inner: Mutex::default(),
+            nodes: Mutex::default(),
+            handed_over: AtomicBool::new(false),
         }
     }
 
@@ -268,6 +309,7 @@ impl World {
         inner.places.retain(|_, place| !place.is_empty());
         drop(inner);
         self.statuses.notify_one();
+        self.selections.notify_one();
         self.namespaces.add_all(touched, Lane::Bulk);
         self.namespaces.add_all(new, Lane::Express);
     }
@@ -470,6 +512,7 @@ impl World {
         drop(inner);
         self.namespaces.add_all(all, Lane::Bulk);
         self.statuses.notify_one();
+        self.bundles.notify_one();
     }
 
     /// The rules in force, and what is known of a namespace.
@@ -502,6 +545,8 @@ impl World {
         self.namespaces.add_all(namespaces, Lane::Bulk);
         self.statuses.notify_one();
         self.certificates.notify_one();
+        self.bundles.notify_one();
+        self.taints.notify_one();
     }
 
     /// The copy in a namespace was written, or is known to be gone.
@@ -553,6 +598,173 @@ impl World {
             }
         }
         inner.rules.revision
+    }
+}
+
+/// Nodes, which most clusters keep out of this.
+impl World {
+    fn lock_nodes(&self) -> MutexGuard<'_, Nodes> {
+        // what is folded is replaced as a whole
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Folds the watch on one of the bundles' Secrets.
+    pub(crate) fn bundle_changed(&self, name: &str, found: Option<BundleSecret>) {
+        self.wrote_bundle(name, found);
+        self.bundles.notify_one();
+    }
+
+    /// A bundle's Secret was written, or is known to be gone: what the watch will tell as well.
+    pub(crate) fn wrote_bundle(&self, name: &str, found: Option<BundleSecret>) {
+        let mut nodes = self.lock_nodes();
+        match found {
+            None => {
+                nodes.secrets.remove(name);
+            }
+            Some(found) => {
+                let known = nodes.secrets.get(name);
+                if !known.is_some_and(|known| known.version.is_newer_than(&found.version)) {
+                    nodes.secrets.insert(name.to_owned(), found);
+                }
+            }
+        }
+    }
+
+    /// Folds the watch on what nodes tell.
+    pub(crate) fn nodes_changed(&self, change: Change<NodePullAccess>) {
+        let mut nodes = self.lock_nodes();
+        match change {
+            Change::Restarted(states) => {
+                nodes.states = states.into_iter().map(|s| (s.name_any(), s)).collect();
+            }
+            Change::Applied(state) => {
+                nodes.states.insert(state.name_any(), state);
+            }
+            Change::Deleted(state) => {
+                nodes.states.remove(&state.name_any());
+            }
+        }
+        drop(nodes);
+        self.statuses.notify_one();
+        self.bundles.notify_one();
+        self.taints.notify_one();
+    }
+
+    /// Folds the watch on the agent's DaemonSet: how many nodes are to run it.
+    pub(crate) fn agents_changed(&self, agents: Option<usize>) {
+        self.lock_nodes().agents = agents;
+        self.statuses.notify_one();
+        self.bundles.notify_one();
+    }
+
+    /// Folds the watch on nodes, where the startup taint is Pullpass's to take off.
+    pub(crate) fn tainted_changed(&self, change: Change<Tainted>) {
+        let mut nodes = self.lock_nodes();
+        let seen = match change {
+            Change::Restarted(all) => {
+                nodes.tainted.clear();
+                all
+            }
+            Change::Applied(node) => vec![node],
+            Change::Deleted(node) => vec![Tainted {
+                others: None,
+                ..node
+            }],
+        };
+        for node in seen {
+            match node.others {
+                Some(_) => nodes.tainted.insert(node.name.clone(), node),
+                None => nodes.tainted.remove(&node.name),
+            };
+        }
+        drop(nodes);
+        self.taints.notify_one();
+    }
+
+    /// Nodes that are not to run pods yet.
+    pub(crate) fn tainted(&self) -> Vec<Tainted> {
+        self.lock_nodes().tainted.values().cloned().collect()
+    }
+
+    /// The startup taint was taken off this node.
+    pub(crate) fn untainted(&self, node: &str) {
+        self.lock_nodes().tainted.remove(node);
+    }
+
+    /// A bundle's Secret.
+    pub(crate) fn bundle_secret(&self, name: &str) -> Option<BundleSecret> {
+        self.lock_nodes().secrets.get(name).cloned()
+    }
+
+    /// The generation that the next content of a bundle's Secret has.
+    pub(crate) fn next_generation(&self, name: &str) -> u64 {
+        self.lock_nodes().next_generation(name)
+    }
+
+    /// How the bundles stand now.
+    pub(crate) fn bundles_stand(&self, standing: BundleStanding) {
+        let mut nodes = self.lock_nodes();
+        if nodes.standing.as_ref() == Some(&standing) {
+            return;
+        }
+        nodes.standing = Some(standing);
+        drop(nodes);
+        self.statuses.notify_one();
+        self.taints.notify_one();
+    }
+
+    /// How nodes stand, and what the bundles came to.
+    pub(crate) fn nodes(&self, mode: Mode) -> (NodeTally, Option<BundleStanding>) {
+        let nodes = self.lock_nodes();
+        (nodes.tally(mode), nodes.standing.clone())
+    }
+
+    /// Whether the node of this name holds what it should, and kubelet uses it.
+    pub(crate) fn node_serves(&self, node: &str, mode: Mode, now: Timestamp) -> bool {
+        self.lock_nodes().serves(node, mode, now)
+    }
+
+    /// Whether copies stay only until nodes serve in their place.
+    pub(crate) fn awaits_nodes(&self) -> bool {
+        self.settings.pull_secrets == PullSecrets::Off && !self.handed_over.load(Ordering::Acquire)
+    }
+
+    /// Nodes serve in place of copies, or nobody does any more.
+    pub(crate) fn hand_over_to_nodes(&self) {
+        self.handed_over.store(true, Ordering::Release);
+        let all: Vec<String> = self.lock().places.keys().cloned().collect();
+        self.namespaces.add_all(all, Lane::Bulk);
+        self.statuses.notify_one();
+    }
+
+    /// Whether a namespace with this copy, or none, is to be given a pull secret at all.
+    pub(crate) fn gives_copy(&self, namespace: &str, copy: Option<&Copy>) -> bool {
+        match self.settings.pull_secrets {
+            PullSecrets::On => true,
+            // builders and installers use it there, and no pod
+            PullSecrets::Off if namespace == self.settings.namespace => true,
+            PullSecrets::Off => self.awaits_nodes() && copy.is_some_and(|copy| copy.ours),
+        }
+    }
+
+    /// How the runtime is to reach registries, by the Registry's name.
+    pub(crate) fn runtime_hosts(&self) -> BTreeMap<String, RuntimeHost> {
+        BTreeMap::new()
+    }
+
+    /// The rules in force.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.lock().rules)
+    }
+
+    /// All namespaces that exist.
+    pub(crate) fn all_namespaces(&self) -> Vec<Arc<Namespace>> {
+        let inner = self.lock();
+        inner
+            .places
+            .values()
+            .filter_map(|place| place.namespace.clone())
+            .collect()
     }
 }
 
@@ -703,7 +915,10 @@ impl Inner {
         let mut uncertain = Uncertain::default();
         let mut policy = Policy {
             cluster_name: settings.cluster_name.clone(),
-            own_namespaces: BTreeSet::from([settings.namespace.clone()]),
+            own_namespaces: BTreeSet::from([
+                settings.namespace.clone(),
+                NODES_NAMESPACE.to_owned(),
+            ]),
             admitted_system_namespaces: settings.system_namespaces.clone(),
             registries: Vec::new(),
         };
