@@ -98,3 +98,35 @@ readinessProbe:
   timeoutSeconds: 2
   failureThreshold: 2
 {{- end }}
+
+{{/* The node agent's namespace. Registries never select it, whether it is there or not. */}}
+{{- define "pullpass.nodes-namespace" -}}
+pullpass-nodes
+{{- end }}
+
+{{/* The Secrets that nodes read, as the items of a list. */}}
+{{- define "pullpass.bundles" -}}
+pullpass-nodes{{ if eq .Values.nodeAgent.mode "credentialProvider" }}, pullpass-nodes-restricted{{ end }}
+{{- end }}
+
+{{/* Where kubelet's docker config file is, on the node. */}}
+{{- define "pullpass.docker-config-directory" -}}
+{{ .Values.nodeAgent.dockerConfig.directory | default .Values.nodeAgent.kubeletRootDirectory }}
+{{- end }}
+
+{{/* Further arguments of the controller; takes the root. */}}
+{{- define "pullpass.controller-arguments" -}}
+{{ include "pullpass.arguments" . }}
+{{- if not .Values.pullSecrets.enabled }}
+- --pull-secrets=false
+{{- end }}
+{{- if .Values.nodeAgent.enabled }}
+- --nodes={{ .Values.nodeAgent.mode }}
+{{- if .Values.nodeAgent.withdraw }}
+- --withdraw-nodes
+{{- end }}
+{{- if .Values.nodeAgent.startupTaint }}
+- --startup-taint
+{{- end }}
+{{- end }}
+{{- end }}
