@@ -268,7 +268,7 @@ pub struct AwsRoleAuth {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 20, max = 2048),
-        regex(pattern = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\u0021-\u007E]+$")
+        regex(pattern = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+$")
     )]
     pub role_arn: Option<String>,
     /// The external id that the role's trust policy asks for.
