@@ -2,8 +2,11 @@
 
 use std::io::IsTerminal;
 
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::BoxError;
@@ -11,6 +14,10 @@ use crate::error::BoxError;
 /// kube's client logs an answer that it cannot decode in full, and one about Secrets holds credentials. Whatever the
 /// filter says, that stays out; the error itself comes back to whoever asked.
 const NO_ANSWERS: &str = "kube_client::client=off";
+
+/// The AWS SDK writes whole requests and answers into its log at trace level, keys and tokens included. Its crates' targets
+/// begin like this; whatever the filter says, nothing finer than this level comes out of them.
+const AWS_TARGETS: (&str, Level) = ("aws_", Level::INFO);
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -75,9 +82,16 @@ where
         .with_env_filter(filter)
         .with_writer(writer)
         .with_ansi(colours);
+    let no_requests = filter_fn(|metadata| {
+        let (target, finest) = AWS_TARGETS;
+        !metadata.target().starts_with(target) || *metadata.level() <= finest
+    });
     Ok(match format {
-        LogFormat::Text => Box::new(builder.finish()),
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+        LogFormat::Text => Box::new(builder.finish().with(no_requests)),
+        LogFormat::Json => {
+            let subscriber = builder.json().flatten_event(true).finish();
+            Box::new(subscriber.with(no_requests))
+        }
     })
 }
 
@@ -173,6 +187,26 @@ mod tests {
                 lines.len(),
                 usize::from(filter != "kube_client::client=trace")
             );
+        }
+    }
+
+    #[test]
+    fn requests_to_a_cloud_are_logged_under_no_filter() {
+        for filter in ["trace", "aws_smithy_runtime::client::orchestrator=trace"] {
+            for format in [LogFormat::Text, LogFormat::Json] {
+                let captured = Captured::default();
+                let writer = captured.clone();
+                let subscriber = subscriber(format, filter, move || writer.clone(), false).unwrap();
+                tracing::subscriber::with_default(subscriber, || {
+                    const TARGET: &str = "aws_smithy_runtime::client::orchestrator";
+                    tracing::trace!(target: TARGET, "CANARY");
+                    tracing::debug!(target: TARGET, "CANARY");
+                    tracing::info!(target: TARGET, "kept");
+                });
+                let lines = captured.lines();
+                assert_eq!(lines.len(), 1, "{filter}");
+                assert!(lines[0].contains("kept"), "{filter}");
+            }
         }
     }
 

@@ -376,3 +376,78 @@ fn with_credentials(config: &SdkConfig, credentials: Credentials) -> SdkConfig {
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .build()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("", "CANARY", None, Reason::EmptyCredential, "access key id is empty")]
+    #[case(
+        "AKIA",
+        "",
+        None,
+        Reason::EmptyCredential,
+        "secret access key is empty"
+    )]
+    #[case(
+        "AKIA\n",
+        "CANARY",
+        None,
+        Reason::MalformedSource,
+        "access key id holds"
+    )]
+    #[case(
+        "AKIA",
+        "CANARY\n",
+        None,
+        Reason::MalformedSource,
+        "secret access key holds"
+    )]
+    #[case(
+        "AKIA",
+        "CANARY",
+        Some("CANARY \u{e9}"),
+        Reason::MalformedSource,
+        "session token holds"
+    )]
+    fn what_is_no_access_key_is_named_and_not_repeated(
+        #[case] id: &str,
+        #[case] secret: &str,
+        #[case] session: Option<&str>,
+        #[case] reason: Reason,
+        #[case] says: &str,
+    ) {
+        let failure = Keys::new(id.into(), secret.into(), session.map(Into::into)).unwrap_err();
+        assert_eq!(failure.reason, reason);
+        assert!(failure.message.contains(says), "{failure}");
+        assert!(!failure.message.contains("CANARY"), "{failure}");
+    }
+
+    #[test]
+    fn keys_print_nothing() {
+        let canary = || SecretString::from("CANARY");
+        let keys = Keys::new(canary(), canary(), Some(canary())).unwrap();
+        assert!(!format!("{keys:?}").contains("CANARY"));
+    }
+
+    #[rstest]
+    #[case(None, None, None, true)]
+    #[case(Some("arn"), None, None, true)]
+    #[case(Some("arn"), Some("id"), None, true)]
+    #[case(Some("arn"), None, Some("sts.amazonaws.com"), true)]
+    #[case(Some("arn"), Some("id"), Some("sts.amazonaws.com"), false)]
+    #[case(None, Some("id"), None, false)]
+    #[case(None, None, Some("sts.amazonaws.com"), false)]
+    fn a_role_is_one_of_three(
+        #[case] role_arn: Option<&str>,
+        #[case] external_id: Option<&str>,
+        #[case] audience: Option<&str>,
+        #[case] is_one: bool,
+    ) {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let role = Role::new(owned(role_arn), owned(external_id), owned(audience));
+        assert_eq!(role.is_ok(), is_one);
+    }
+}

@@ -120,3 +120,26 @@ fn connector_error(error: NoAnswer) -> ConnectorError {
         NoAnswerKind::TooLong => ConnectorError::other(failure, None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("http://169.254.169.254/latest/api/token", true)]
+    #[case("http://[fd00:ec2::254]/latest/api/token", true)]
+    #[case("http://169.254.170.23/v1/credentials", true)]
+    #[case("http://[fd00:ec2::23]/v1/credentials", true)]
+    #[case("http://127.0.0.1:1338/", true)]
+    #[case("http://localhost:1338/", true)]
+    #[case("https://sts.eu-west-1.amazonaws.com/", false)]
+    #[case("http://10.0.0.1/", false)]
+    #[case("http://[fd00::1]/", false)]
+    fn only_the_machines_own_metadata_is_asked_without_the_proxy(
+        #[case] address: &str,
+        #[case] expected: bool,
+    ) {
+        assert_eq!(is_of_the_machine(&Url::parse(address).unwrap()), expected);
+    }
+}
