@@ -9,8 +9,8 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
 
 .PHONY: demo
-demo: ## a local cluster in which a pod pulls a private image that nobody gave it a credential for
-	@deploy/demo/run
+demo: ## a local cluster in which a pod pulls a private image that nobody gave it a credential for; MODE=nodes: from its node
+	@MODE=$(MODE) deploy/demo/run
 
 .PHONY: demo-down
 demo-down: ## remove the demo's cluster without a trace
