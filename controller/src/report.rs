@@ -136,9 +136,7 @@ async fn write(context: &Context, term: &Term, known: Known, wanted: RegistrySta
     match result {
         Ok(written) => {
             tell(context, &known.object, &wanted);
-            context
-                .world
-                .registries_changed(pullpass_daemon::Change::Applied(written));
+            context.world.wrote_status(&known.object, written);
             true
         }
         Err(WriteError::TermOver) => true,

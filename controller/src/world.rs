@@ -273,6 +273,19 @@ impl World {
         self.registries.add_all(touched, Lane::Express);
     }
 
+    /// A status was written to what was known as `before`. The watch may have told of something later by now, such as another
+    /// Registry of that name, which an answer must not take back.
+    pub(crate) fn wrote_status(&self, before: &Registry, written: Registry) {
+        let mut inner = self.lock();
+        if let Some(known) = inner.registries.get(&written.name_any())
+            && known.gone_since.is_none()
+            && known.object.metadata.uid == before.metadata.uid
+            && known.object.metadata.resource_version == before.metadata.resource_version
+        {
+            inner.upsert_registry(written);
+        }
+    }
+
     /// Folds the watch on namespaces.
     pub(crate) fn namespaces_changed(&self, change: Change<Namespace>) {
         let mut touched = Vec::new();

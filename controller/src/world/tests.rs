@@ -31,6 +31,38 @@ fn registry(uid: &str, changes: Value) -> Registry {
     serde_json::from_value(object).unwrap()
 }
 
+#[test]
+fn the_answer_to_a_written_status_takes_nothing_back() {
+    let world = world();
+    let at = |uid: &str, version: &str, priority: u64| {
+        registry(
+            uid,
+            json!({"/metadata/resourceVersion": version, "/spec/priority": priority}),
+        )
+    };
+    let known = || world.registry("acme").unwrap().0;
+    let before = at("a", "1", 0);
+    world.registries_changed(Change::Applied(before.clone()));
+    world.wrote_status(&before, at("a", "2", 0));
+    let version = known().object.metadata.resource_version.clone();
+    assert_eq!(version.as_deref(), Some("2"));
+
+    // the watch was quicker to tell of a change
+    let before = at("a", "2", 0);
+    world.registries_changed(Change::Applied(at("a", "4", 7)));
+    world.wrote_status(&before, at("a", "3", 0));
+    assert_eq!(known().object.spec.priority, 7);
+
+    // and of another Registry of that name
+    let before = at("a", "4", 7);
+    world.registries_changed(Change::Deleted(before.clone()));
+    world.wrote_status(&before, at("a", "5", 7));
+    assert!(known().gone_since.is_some());
+    world.registries_changed(Change::Applied(at("b", "7", 0)));
+    world.wrote_status(&before, at("a", "5", 7));
+    assert_eq!(known().object.metadata.uid.as_deref(), Some("b"));
+}
+
 fn credential(owner: &str, auth: &str) -> Secret {
     serde_json::from_value(json!({
         "metadata": {
