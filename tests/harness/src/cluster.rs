@@ -18,6 +18,9 @@ pub const FULL: &str = "test";
 /// The API servers without nodes that [`crate::lease`] hands out.
 pub const API_SERVERS: [&str; 2] = ["api-1", "api-2"];
 
+/// The cluster with two nodes that [`crate::nodes`] hands out.
+pub const NODES: &str = "two-nodes";
+
 /// One local cluster by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
@@ -63,6 +66,15 @@ impl Cluster {
     /// What the cluster's command says, which tells what this machine lacks.
     pub async fn up(&self) -> Result<()> {
         self.run(&["up"]).await.map(drop)
+    }
+
+    /// Brings the full cluster up with so many nodes; in one that is up, nodes come or go.
+    ///
+    /// # Errors
+    /// What the cluster's command says, which tells what this machine lacks.
+    pub async fn up_with_nodes(&self, nodes: usize) -> Result<()> {
+        let nodes = nodes.to_string();
+        self.run(&["up", "--nodes", &nodes]).await.map(drop)
     }
 
     /// Brings up an API server with the built-in controllers and without nodes, which does nothing where it is up.

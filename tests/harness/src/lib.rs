@@ -22,6 +22,7 @@ mod install;
 mod lease;
 mod lock;
 pub mod name;
+mod nodes;
 pub mod objects;
 pub mod registry;
 pub mod reviews;
@@ -30,6 +31,7 @@ mod wait;
 
 pub use full::{Exclusive, Full, Shared, exclusive, shared};
 pub use lease::{Lease, lease};
+pub use nodes::{NODE_1, NODE_2, Nodes, nodes, plugin};
 pub use server::ApiServer;
 pub use wait::{eventually, stays};
 

@@ -23,7 +23,7 @@ var templates = template.Must(template.ParseFS(files, "*.toml"))
 // certificates signed by the cluster's authority.
 func (n Node) WriteConfig(authority *pki.Authority) error {
 	for _, dir := range []string{
-		"containerd", "containerd-config", "cni-config", "kubernetes/pki", "kubernetes/credential-providers/bin", "kubelet", "pod-logs",
+		"containerd", "containerd-config", "cni-config", "kubernetes/pki", "kubernetes/credential-providers/bin", "kubernetes/manifests", "kubelet", "pod-logs",
 		"containerd-config/certs.d/" + n.Registry.Host,
 	} {
 		if err := os.MkdirAll(n.path(dir), 0o755); err != nil {
@@ -138,7 +138,9 @@ func (n Node) kubeletConfig() object {
 		"cgroupsPerQOS":          false,
 		"enforceNodeAllocatable": []string{},
 		"failSwapOn":             false,
-		"maxPods":                maxPods,
+		// As on the nodes that kubeadm sets up.
+		"staticPodPath": "/etc/kubernetes/manifests",
+		"maxPods":       maxPods,
 		// A disk that is nearly full must not evict what tests have made.
 		"evictionHard": object{
 			"memory.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%",

@@ -9,6 +9,7 @@
 
 mod builders;
 mod canary;
+mod credential_provider;
 mod disruption;
 mod injection;
 mod lifecycle;
