@@ -92,8 +92,9 @@ pub(crate) struct Copy {
 impl Copy {
     /// Out of a Secret, which is consumed.
     ///
-    /// Ours is what carries our label and was applied under our field manager: either alone comes about by copying a
-    /// manifest or by choosing a name.
+    /// Ours is what carries our label and was applied under our field manager. The policy `pullpass-copies` lets nobody else
+    /// put the label on, or take either off; before it was in force, either alone came about by copying a manifest or by
+    /// choosing a name.
     pub(crate) fn observe(secret: Secret) -> Self {
         let meta = &secret.metadata;
         let labelled_as_copy = meta

@@ -56,8 +56,8 @@ const NAMED: usize = 10;
 pub struct Left {
     /// Objects that are there as they were: `secret team-a/pullpass`.
     pub whole: Vec<String>,
-    /// Secrets without a credential of ours that a finalizer of somebody else holds back. Whoever may edit Secrets can
-    /// put one on, so these must not hold up the uninstallation.
+    /// Secrets without a credential of ours that a finalizer of somebody else holds back. Where the policy `pullpass-copies`
+    /// is not in force, whoever may edit Secrets can put one on, so these must not hold up the uninstallation.
     pub emptied: Vec<String>,
 }
 

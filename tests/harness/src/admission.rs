@@ -1,4 +1,5 @@
-//! A webhook that records what the API server sends to it and answers "as it is".
+//! Webhooks of the tests' own: one that records what the API server sends to it and answers "as it is", and one that
+//! changes pods in its own way, as webhooks of others do.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -15,40 +16,53 @@ use axum_server::tls_rustls::RustlsConfig;
 use bytes::Bytes;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, WebhookClientConfig,
+    MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations,
+    ValidatingAdmissionPolicyBinding, WebhookClientConfig,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::core::DynamicObject;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
-use crate::objects::named;
+use crate::objects::{base64, named};
 use crate::server::ApiServer;
 use crate::{cluster, eventually, must, name};
 
 /// How long the API server may take to learn of a policy.
 const IN_FORCE: Duration = Duration::from_secs(60);
 
-/// A running recorder; it ends when it is dropped.
-pub struct Recorder {
+/// A TLS server on a free port of the loopback address; it ends when it is dropped.
+struct Served {
     address: SocketAddr,
     authority: String,
-    bodies: Arc<Mutex<Vec<Bytes>>>,
     handle: Handle<SocketAddr>,
 }
 
-impl Drop for Recorder {
+impl Drop for Served {
     fn drop(&mut self) {
         self.handle.shutdown();
     }
 }
 
+/// A running recorder; it ends when it is dropped.
+pub struct Recorder {
+    served: Served,
+    bodies: Arc<Mutex<Vec<Bytes>>>,
+}
+
 impl Recorder {
     /// Listens on a free port of the loopback address.
     pub async fn start() -> Self {
-        must(start().await)
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let router = Router::new()
+            .route("/inject", post(record))
+            .with_state(Arc::clone(&bodies));
+        Self {
+            served: must(serve(router).await),
+            bodies,
+        }
     }
 
     /// Everything that was sent so far, byte for byte.
@@ -62,23 +76,66 @@ impl Recorder {
 
     /// The certificate authority (PEM) of its certificate.
     pub fn authority(&self) -> &str {
-        &self.authority
+        &self.served.authority
     }
 
     /// How the API server reaches it.
     pub fn client_config(&self) -> WebhookClientConfig {
-        client_config(&self.address, &self.authority)
+        client_config(&self.served.address, &self.served.authority)
     }
 
     /// Lets the API server send every creation of a pod here.
     pub async fn register(&self, server: &ApiServer) {
         let configurations: Api<MutatingWebhookConfiguration> = server.all();
-        let configuration = configuration("recorder", &self.address, &self.authority);
+        let Served {
+            address, authority, ..
+        } = &self.served;
+        let configuration = configuration("recorder", address, authority);
         must(
             configurations
                 .create(&PostParams::default(), &configuration)
                 .await
                 .context("cannot register the recorder"),
+        );
+    }
+}
+
+/// How a webhook of others changes a pod.
+pub type Habit = fn(&mut Value);
+
+/// Another webhook beside ours; it ends when it is dropped.
+pub struct Neighbour {
+    served: Served,
+}
+
+impl Neighbour {
+    /// Changes every pod that it is asked about in this way, by a patch as small as can be.
+    pub async fn start(habit: Habit) -> Self {
+        let router = Router::new()
+            .route("/inject", post(change))
+            .with_state(habit);
+        Self {
+            served: must(serve(router).await),
+        }
+    }
+
+    /// Lets the API server ask it about every pod, in the order of the names of all webhook configurations. A pod is not
+    /// admitted without its answer.
+    pub async fn register(&self, server: &ApiServer, name: &str, reinvocation_policy: &str) {
+        let Served {
+            address, authority, ..
+        } = &self.served;
+        let mut configuration = configuration(name, address, authority);
+        for webhook in configuration.webhooks.iter_mut().flatten() {
+            webhook.reinvocation_policy = Some(reinvocation_policy.to_owned());
+            webhook.failure_policy = Some("Fail".to_owned());
+        }
+        let configurations: Api<MutatingWebhookConfiguration> = server.all();
+        must(
+            configurations
+                .create(&PostParams::default(), &configuration)
+                .await
+                .context("cannot register the neighbour"),
         );
     }
 }
@@ -145,6 +202,18 @@ impl ApiServer {
         })
         .await;
     }
+
+    /// Takes a policy out of force, as before the installation.
+    pub async fn lift_policy(&self, name: &str) {
+        let bindings: Api<ValidatingAdmissionPolicyBinding> = self.all();
+        must(
+            bindings
+                .delete(name, &DeleteParams::default())
+                .await
+                .with_context(|| format!("cannot lift the policy {name}")),
+        );
+        self.policies_are_in_force().await;
+    }
 }
 
 /// A policy that refuses one configuration map, and its binding. The API server takes all policies and bindings together
@@ -175,14 +244,10 @@ fn marker_policy(name: &str) -> Result<Vec<DynamicObject>> {
         .collect()
 }
 
-async fn start() -> Result<Recorder> {
+async fn serve(router: Router) -> Result<Served> {
     cluster::use_one_crypto_provider();
     let (authority, certificate, key) = certificate()?;
     let tls = RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await?;
-    let bodies = Arc::new(Mutex::new(Vec::new()));
-    let router = Router::new()
-        .route("/inject", post(record))
-        .with_state(Arc::clone(&bodies));
     let handle = Handle::new();
     let server = axum_server::bind_rustls(SocketAddr::from(([127, 0, 0, 1], 0)), tls)
         .handle(handle.clone())
@@ -191,26 +256,47 @@ async fn start() -> Result<Recorder> {
     let address = handle
         .listening()
         .await
-        .context("the recorder cannot listen")?;
-    Ok(Recorder {
+        .context("the webhook cannot listen")?;
+    Ok(Served {
         address,
         authority,
-        bodies,
         handle,
     })
 }
 
 async fn record(State(bodies): State<Arc<Mutex<Vec<Bytes>>>>, body: Bytes) -> impl IntoResponse {
     let review: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let uid = review.pointer("/request/uid").cloned().unwrap_or_default();
     bodies
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
         .push(body);
+    answer(&review, json!({}))
+}
+
+async fn change(State(habit): State<Habit>, body: Bytes) -> impl IntoResponse {
+    let review: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let before = review
+        .pointer("/request/object")
+        .cloned()
+        .unwrap_or_default();
+    let mut after = before.clone();
+    habit(&mut after);
+    let patch = json_patch::diff(&before, &after);
+    if patch.0.is_empty() {
+        return answer(&review, json!({}));
+    }
+    let encoded = base64(json!(patch).to_string());
+    answer(&review, json!({"patchType": "JSONPatch", "patch": encoded}))
+}
+
+/// An answer that allows, with these fields.
+fn answer(review: &Value, mut response: Value) -> impl IntoResponse + use<> {
+    response["uid"] = review.pointer("/request/uid").cloned().unwrap_or_default();
+    response["allowed"] = true.into();
     let answer = json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
-        "response": {"uid": uid, "allowed": true},
+        "response": response,
     });
     ([(CONTENT_TYPE, "application/json")], answer.to_string())
 }

@@ -64,6 +64,16 @@ impl Attempt {
         )
     }
 
+    /// A server-side apply by `field_manager` that takes no field from another manager.
+    pub fn apply_unforced(path: &str, field_manager: &str, object: &Value) -> Self {
+        Self::new(
+            Method::PATCH,
+            format!("{path}?fieldManager={field_manager}"),
+            "application/apply-patch+yaml",
+            Some(object),
+        )
+    }
+
     /// A merge patch.
     pub fn merge(path: impl Into<String>, patch: &Value) -> Self {
         Self::new(

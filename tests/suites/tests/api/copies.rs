@@ -40,6 +40,13 @@ pub(crate) async fn scene() -> Scene {
     Scene { server, controller }
 }
 
+/// The same before the policy that keeps copies recognisable and removable was there.
+pub(crate) async fn scene_without_policy() -> Scene {
+    let scene = scene().await;
+    scene.server.lift_policy("pullpass-copies").await;
+    scene
+}
+
 impl Scene {
     /// Namespaces that hold the first password.
     async fn teams(&self, count: usize) -> Vec<String> {
@@ -532,7 +539,7 @@ async fn a_registry_that_never_had_a_credential_holds_nobody_up() {
 
 #[tokio::test]
 async fn a_foreign_secret_of_our_name_stays_as_it_is() {
-    let scene = scene().await;
+    let scene = scene_without_policy().await;
     let server = &scene.server;
     let config = r#"{"auths":{"own.example.com":{"auth":"b3duOm93bg=="}}}"#;
     let mut forged_label = secret(
@@ -686,7 +693,7 @@ async fn a_foreign_secret_of_our_name_stays_as_it_is() {
 
 #[tokio::test]
 async fn an_immutable_copy_is_made_again_when_it_has_to_change() {
-    let scene = scene().await;
+    let scene = scene_without_policy().await;
     let teams = scene.teams(2).await;
     let immutable = Patch::Merge(json!({"immutable": true}));
     scene
@@ -786,7 +793,7 @@ async fn a_namespace_that_cannot_end_keeps_no_credential_and_delays_nobody() {
 
 #[tokio::test]
 async fn a_finalizer_holds_the_object_and_not_the_credential() {
-    let scene = scene().await;
+    let scene = scene_without_policy().await;
     let server = &scene.server;
     let team = scene.teams(1).await.remove(0);
     let hold = Patch::Merge(json!({"metadata": {"finalizers": ["example.com/hold"]}}));

@@ -547,24 +547,32 @@ async fn with_the_policies_no_secret_gets_a_meaning() {
 #[tokio::test]
 async fn with_the_policies_a_foreign_secret_of_our_name_is_safe() {
     let scene = scene(true).await;
-    let foreign = secret(
-        PULL_SECRET,
-        "kubernetes.io/dockerconfigjson",
-        &[(".dockerconfigjson", r#"{"auths":{}}"#)],
-    );
-    create(&scene.server, &scene.tenant, &foreign).await;
     let own = copy_path(&scene.tenant);
-    let attempts = [
-        Attempt::apply(&own, MANAGER, &copy(json!({}))),
-        Attempt::merge(
-            &own,
-            &json!({"metadata": {"labels": {"pullpass.dev/copy": "true"}}}),
-        ),
-        Attempt::delete(&own),
-    ];
-    scene.refuses(&scene.controller, &attempts).await;
-    let secrets: Api<Secret> = scene.server.of(&scene.tenant);
-    assert!(secrets.get(PULL_SECRET).await.unwrap().labels().is_empty());
+    let mut foreign = copy(json!({}));
+    foreign["metadata"]["labels"] = json!({});
+    // against a field manager called like ours, an apply of ours has no conflict
+    for (manager, unforced) in [("kubectl", 409), (MANAGER, 403)] {
+        let made = Attempt::apply(&own, manager, &foreign);
+        scene.allows(&scene.server.client(), &[made]).await;
+        let outcome = Attempt::apply_unforced(&own, MANAGER, &copy(json!({})))
+            .by(&scene.controller)
+            .await;
+        assert_eq!(outcome.code, unforced, "{manager}: {outcome:?}");
+        let attempts = [
+            Attempt::apply(&own, MANAGER, &copy(json!({}))),
+            Attempt::merge(
+                &own,
+                &json!({"metadata": {"labels": {"pullpass.dev/copy": "true"}}}),
+            ),
+            Attempt::delete(&own),
+        ];
+        scene.refuses(&scene.controller, &attempts).await;
+        let secrets: Api<Secret> = scene.server.of(&scene.tenant);
+        assert!(secrets.get(PULL_SECRET).await.unwrap().labels().is_empty());
+        scene
+            .allows(&scene.server.client(), &[Attempt::delete(&own)])
+            .await;
+    }
 }
 
 /// Sends every configuration map to the recorder instead of pods to the webhook.

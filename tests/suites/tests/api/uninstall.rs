@@ -10,7 +10,7 @@ use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE};
 use pullpass_suites::copies::{self, docker_config, has_login, has_state, is_clear};
 use serde_json::json;
 
-use crate::copies::{HOST, Scene, scene};
+use crate::copies::{HOST, Scene, scene_without_policy};
 
 async fn run(server: &Lease) -> Result<Left, UninstallError> {
     let client = server
@@ -21,7 +21,7 @@ async fn run(server: &Lease) -> Result<Left, UninstallError> {
     uninstall(client, &config.controller).await
 }
 
-/// What a tenant with the usual rights can do to a copy.
+/// What a tenant with the usual rights can do to a copy where nothing forbids it.
 async fn patch(server: &Lease, namespace: &str, change: serde_json::Value) {
     let secrets: Api<Secret> = server.of(namespace);
     secrets
@@ -32,7 +32,7 @@ async fn patch(server: &Lease, namespace: &str, change: serde_json::Value) {
 
 #[tokio::test]
 async fn it_leaves_the_sources_and_what_a_finalizer_holds_back_empty() {
-    let Scene { server, controller } = scene().await;
+    let Scene { server, controller } = scene_without_policy().await;
     let (held, plain) = (
         server.namespace("team").await,
         server.namespace("team").await,
@@ -78,7 +78,7 @@ async fn it_leaves_the_sources_and_what_a_finalizer_holds_back_empty() {
 
 #[tokio::test]
 async fn what_still_holds_its_credential_makes_it_fail() {
-    let Scene { server, controller } = scene().await;
+    let Scene { server, controller } = scene_without_policy().await;
     let team = server.namespace("team").await;
     has_login(&server, &team, HOST, "user", "first").await;
     let keep = json!({"immutable": true, "metadata": {"finalizers": ["example.com/hold"]}});
