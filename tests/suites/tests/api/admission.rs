@@ -17,10 +17,10 @@ use pullpass_suites::pods::{self, pull_secrets};
 use pullpass_suites::registries;
 use serde_json::{Value, json};
 
-const IMAGE: &str = "registry.example.com/acme/app:1.0";
+pub(crate) const IMAGE: &str = "registry.example.com/acme/app:1.0";
 
 /// An API server that asks a webhook, and a Registry for every namespace whose name begins with `team`.
-async fn scene(flags: &[&str]) -> (Lease, Webhook) {
+pub(crate) async fn scene(flags: &[&str]) -> (Lease, Webhook) {
     let server = lease().await;
     server.apply_chart().await;
     let registry = registries::private("acme", "registry.example.com", &["team*"]);
@@ -40,12 +40,12 @@ async fn scene(flags: &[&str]) -> (Lease, Webhook) {
     (server, webhook)
 }
 
-async fn create(server: &Lease, namespace: &str, pod: &Pod) -> Pod {
+pub(crate) async fn create(server: &Lease, namespace: &str, pod: &Pod) -> Pod {
     let pods: Api<Pod> = server.of(namespace);
     pods.create(&PostParams::default(), pod).await.unwrap()
 }
 
-async fn dry_run(server: &Lease, namespace: &str, pod: &Pod) -> Pod {
+pub(crate) async fn dry_run(server: &Lease, namespace: &str, pod: &Pod) -> Pod {
     let pods: Api<Pod> = server.of(namespace);
     let dry_run = PostParams {
         dry_run: true,
@@ -55,7 +55,11 @@ async fn dry_run(server: &Lease, namespace: &str, pod: &Pod) -> Pod {
 }
 
 /// A namespace for which the controller, which does not run here, has done its work.
-async fn namespace_with_access(server: &Lease, prefix: &str, labels: &[(&str, &str)]) -> String {
+pub(crate) async fn namespace_with_access(
+    server: &Lease,
+    prefix: &str,
+    labels: &[(&str, &str)],
+) -> String {
     let namespace = server.namespace_with(prefix, labels).await;
     provide_access(server, &namespace).await;
     namespace
@@ -83,13 +87,14 @@ async fn tell_access(server: &Lease, namespace: &str, state: &str, reason: &str)
 }
 
 /// A pod with some fields over those of the usual one.
-fn pod_with(name: &str, changes: &Value) -> Pod {
+pub(crate) fn pod_with(name: &str, changes: &Value) -> Pod {
     let mut manifest = pods::manifest(name, IMAGE);
     merge(&mut manifest, changes);
     pods::from(&manifest)
 }
 
-fn merge(into: &mut Value, changes: &Value) {
+/// Puts fields over those of an object.
+pub(crate) fn merge(into: &mut Value, changes: &Value) {
     match (into, changes) {
         (Value::Object(into), Value::Object(changes)) => {
             for (key, change) in changes {
@@ -349,9 +354,11 @@ async fn a_killed_webhook_loses_no_pod() {
         .unwrap();
 }
 
-/// The webhook's own words, without the API server between.
-async fn try_post(
+/// The webhook's own words, without the API server between: the status, and the body as JSON or as text.
+pub(crate) async fn request(
     webhook: &Webhook,
+    method: &str,
+    path: &str,
     body: impl Into<reqwest::Body>,
 ) -> reqwest::Result<(u16, Value)> {
     let authority = reqwest::Certificate::from_pem(webhook.authority.as_bytes()).unwrap();
@@ -361,7 +368,10 @@ async fn try_post(
         .build()
         .unwrap();
     let answer = client
-        .post(format!("https://{}/inject?timeout=3s", webhook.address))
+        .request(
+            method.parse().unwrap(),
+            format!("https://{}{path}", webhook.address),
+        )
         .header("Content-Type", "application/json")
         .body(body)
         .send()
@@ -372,7 +382,14 @@ async fn try_post(
     Ok((status, answer))
 }
 
-async fn post(webhook: &Webhook, body: impl Into<reqwest::Body>) -> (u16, Value) {
+async fn try_post(
+    webhook: &Webhook,
+    body: impl Into<reqwest::Body>,
+) -> reqwest::Result<(u16, Value)> {
+    request(webhook, "POST", "/inject?timeout=3s", body).await
+}
+
+pub(crate) async fn post(webhook: &Webhook, body: impl Into<reqwest::Body>) -> (u16, Value) {
     try_post(webhook, body).await.unwrap()
 }
 

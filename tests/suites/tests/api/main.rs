@@ -14,6 +14,7 @@ mod crds;
 mod fence;
 mod leader;
 mod merging;
+mod neighbours;
 mod own_namespace;
 mod reviews;
 mod uninstall;
