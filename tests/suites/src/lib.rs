@@ -5,3 +5,4 @@
 pub mod copies;
 pub mod pods;
 pub mod registries;
+pub mod tenants;

@@ -17,4 +17,5 @@ mod merging;
 mod neighbours;
 mod own_namespace;
 mod reviews;
+mod tenants;
 mod uninstall;

@@ -16,3 +16,4 @@ mod lifecycle;
 mod pulls;
 mod rotation;
 mod scene;
+mod tenants;
