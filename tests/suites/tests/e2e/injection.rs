@@ -41,6 +41,25 @@ async fn own_pull_secrets_keep_their_order_and_ours_is_last() {
     assert_eq!(dry_run(&scene, &namespace, &json!({})).await, [PULL_SECRET]);
 }
 
+/// The command of docs/injection.md.
+#[tokio::test]
+async fn a_dry_run_tells_that_the_webhook_is_reached() {
+    let scene = Scene::on(shared().await).await;
+    let namespace = scene.namespace("a").await;
+    scene.cluster.has_account(&namespace).await;
+    let asked = [
+        "--namespace",
+        &namespace,
+        "run",
+        "probe",
+        "--image=registry.example.com/app",
+        "--dry-run=server",
+        "--output=jsonpath={.spec.imagePullSecrets[*].name}",
+    ];
+    let told = scene.cluster.cluster().kubectl(&asked).await;
+    assert_eq!(told.unwrap(), PULL_SECRET);
+}
+
 #[tokio::test]
 async fn pods_and_namespaces_can_decline() {
     let scene = Scene::on(shared().await).await;
