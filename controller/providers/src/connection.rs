@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use percent_encoding::percent_decode_str;
 use pullpass_core::docker_config::{Login, LoginError};
 use rustls::RootCertStore;
@@ -147,13 +148,20 @@ impl Proxies {
         })
     }
 
-    /// Whether there is one for the address, named exceptions aside.
+    /// Whether the address is reached through one of them.
     pub(crate) fn serve(&self, url: &Url) -> bool {
         let proxy = match url.scheme() {
             "https" => &self.https,
             _ => &self.http,
         };
-        proxy.is_some() && !self.are_bypassed()
+        // the HTTP library's own judgement, which asks for some proxy
+        let matcher = Matcher::builder()
+            .all("http://proxy")
+            .no(&*self.except)
+            .build();
+        let uri = url.as_str().parse();
+        let is_named = uri.is_ok_and(|uri| matcher.intercept(&uri).is_some());
+        proxy.is_some() && is_named && !self.are_bypassed()
     }
 
     /// Whether every host is an exception. The HTTP library takes `*` for names only.
@@ -301,6 +309,27 @@ mod tests {
             proxy.as_ref().map(|proxy| proxy.url.as_str()),
             expected.as_ref().copied()
         );
+    }
+
+    #[rstest]
+    #[case("https://registry.example.com/v2/", "", true)]
+    #[case("https://registry.example.com/v2/", "registry.example.com", false)]
+    #[case("https://registry.example.com/v2/", " .example.com , other", false)]
+    #[case("https://registry.example.com/v2/", "example.com", false)]
+    #[case("https://notexample.com/v2/", "example.com", true)]
+    #[case("https://10.1.2.3:5000/v2/", "10.0.0.0/8", false)]
+    #[case("https://11.1.2.3:5000/v2/", "10.0.0.0/8", true)]
+    #[case("https://[fd00::1]:5000/v2/", "fd00::/8", false)]
+    #[case("https://registry.example.com/v2/", "other,*", false)]
+    #[case("https://10.1.2.3:5000/v2/", "*", false)]
+    #[case("http://registry.example.com/v2/", "", false)]
+    fn exceptions_are_reached_without_a_proxy(
+        #[case] url: &str,
+        #[case] except: &str,
+        #[case] expected: bool,
+    ) {
+        let proxies = Proxies::from_environment("proxy.example.com:3128", "", except).unwrap();
+        assert_eq!(proxies.serve(&Url::parse(url).unwrap()), expected);
     }
 
     #[test]

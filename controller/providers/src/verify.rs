@@ -180,11 +180,14 @@ impl Party<'_> {
     }
 
     fn no_answer(&self, error: &reqwest::Error, url: &Url) -> Failure {
-        let is_proxied = match &self.connection.via {
+        transport::failure(error, url, self.is_proxied(url))
+    }
+
+    fn is_proxied(&self, url: &Url) -> bool {
+        match &self.connection.via {
             Via::Direct => false,
             Via::Proxies(proxies) => proxies.serve(url),
-        };
-        transport::failure(error, url, is_proxied)
+        }
     }
 
     fn is_insecure(&self) -> bool {
@@ -224,8 +227,10 @@ impl Party<'_> {
         };
         let url = self.endpoint.manifest(repository);
         let answer = self.send(Method::HEAD, url, None).await?;
-        match (answer.status, answer.challenge) {
-            (StatusCode::UNAUTHORIZED, Some(challenge)) => Ok(challenge),
+        match (answer.status, &answer.challenge) {
+            (StatusCode::UNAUTHORIZED, Some(challenge)) => Ok(challenge.clone()),
+            (StatusCode::TOO_MANY_REQUESTS, _) => Err(no_registry(&answer, who)),
+            (status, _) if status.is_server_error() => Err(no_registry(&answer, who)),
             _ => Err(Failure::new(
                 Reason::NoChallenge,
                 format!(
@@ -247,9 +252,10 @@ impl Party<'_> {
             return Ok(Pass::Basic(authorization));
         };
         // a proxy's address says nothing about the registry's
-        let (address, proxies) = match &self.connection.via {
-            Via::Direct => (address, Vec::new()),
-            Via::Proxies(proxies) => (None, proxies.hosts()),
+        let address = address.filter(|_| !self.is_proxied(self.endpoint.url()));
+        let proxies = match &self.connection.via {
+            Via::Direct => Vec::new(),
+            Via::Proxies(proxies) => proxies.hosts(),
         };
         let registry = Registry {
             url: self.endpoint.url(),
@@ -301,6 +307,11 @@ impl Party<'_> {
         let url = self.endpoint.manifest(repository);
         let answer = self.send(Method::HEAD, url, Some(&authorization)).await?;
         if answer.status != StatusCode::NOT_FOUND {
+            let step = match pass {
+                Pass::Basic(_) => step,
+                // the token service has taken the login
+                Pass::Bearer { .. } => Step::Pull,
+            };
             return self.judge(&answer, who, step);
         }
         // who is let through to look for the tag may pull; only a repository that is not there proves nothing

@@ -2,6 +2,7 @@
 
 use super::scripted::{Authority, GOOD, Reply, Request, Server, TRUSTED, reply};
 use super::*;
+use crate::connection::Proxies;
 use crate::resolver::Fixed;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -195,6 +196,16 @@ impl Scene {
     }
 
     async fn verify(&self, host: &str, repository: Option<&str>, tls: Tls) -> Verification {
+        self.verify_via(host, repository, tls, Via::Direct).await
+    }
+
+    async fn verify_via(
+        &self,
+        host: &str,
+        repository: Option<&str>,
+        tls: Tls,
+        via: Via,
+    ) -> Verification {
         let key = format!("{host}:{}", self.registry.address.port());
         let names = Fixed(vec![
             ("registry.test", HERE),
@@ -204,10 +215,7 @@ impl Scene {
             ("either.test", HERE),
             ("either.test", "169.254.169.254".parse().unwrap()),
         ]);
-        let connection = Connection {
-            tls,
-            via: Via::Direct,
-        };
+        let connection = Connection { tls, via };
         ask(
             &RegistryKey::parse(&key).unwrap(),
             &login(),
@@ -434,6 +442,10 @@ fn at_a_repository() -> Vec<Case> {
         ("private in an open registry", open(asks(r#"Bearer realm="https://AUTH_HOST/token""#)), Taken, AUTH),
         ("private in an open registry, by Basic", open(basic()), Taken, REGISTRY),
         ("not there in an open registry", open(reply("404 Not Found", "", "")), Unknown(NoChallenge), NOBODY),
+        ("a limit in an open registry", open(reply("429 Too Many Requests", "", "")), Unknown(RateLimited), NOBODY),
+        ("a failure in an open registry", open(reply("500 Internal Server Error", "", "")), Unknown(RegistryFailing), NOBODY),
+        ("no right to pull in an open registry", Script { manifest: reply("401 Unauthorized", "", ""), ..open(asks(r#"Bearer realm="https://AUTH_HOST/token""#)) }, Refused(Forbidden), AUTH),
+        ("a wrong password for an open registry, at its token service", Script { token: json("401 Unauthorized", "{}"), ..open(asks(r#"Bearer realm="https://AUTH_HOST/token""#)) }, Refused(Unauthorized), AUTH),
         ("a wrong password for an open registry", Script { manifest: basic(), ..open(basic()) }, Refused(Unauthorized), REGISTRY),
     ]
 }
@@ -504,6 +516,36 @@ fn the_wait_that_is_asked_for_is_handed_on() {
         panic!("{verification:?}")
     };
     assert_eq!(failure.retry_after, Some(Duration::from_secs(60)));
+}
+
+/// The registry's own address is an exception only where it is the registry's and not a proxy's.
+#[tokio::test]
+async fn an_environment_without_a_proxy_for_the_registry_changes_nothing() {
+    for except in ["", "registry.test,auth.test", "*"] {
+        // nothing listens there
+        let https = if except.is_empty() { "" } else { "127.0.0.1:1" };
+        let proxies = Proxies::from_environment(https, "", except).unwrap();
+        let via = Via::Proxies(Box::new(proxies));
+        let scene = Scene::start(Script::default(), Some(GOOD.clone())).await;
+        let verification = scene
+            .verify_via("registry.test", None, trusted(), via.clone())
+            .await;
+        assert_eq!(verification, Verification::Accepted, "{except}");
+        let script = Script {
+            door: realm("https://ELSEWHERE/token"),
+            ..Script::default()
+        };
+        let scene = Scene::start(script, Some(GOOD.clone())).await;
+        let verification = scene
+            .verify_via("registry.test", None, trusted(), via)
+            .await;
+        let expected = match except {
+            "registry.test,auth.test" => Verdict::Unknown(Reason::ProxyFailed),
+            _ => Verdict::Unknown(Reason::UnsafeRealm),
+        };
+        assert_eq!(Verdict::from(&verification), expected, "{except}");
+        assert_eq!(scene.seen(), NOBODY);
+    }
 }
 
 /// One registry with its token service, and who trusts whom.
