@@ -444,3 +444,45 @@ fn unknown_refusal(service: &str, answer: &Answer) -> Failure {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever stands around a canary, no message repeats it.
+        #[test]
+        fn no_message_about_a_key_holds_content(
+            before in prop::collection::vec(any::<u8>(), 0..40),
+            after in "[ -~]{0,40}",
+            in_field: bool,
+        ) {
+            let mut file = before;
+            file.extend_from_slice(b"CANARY");
+            file.extend_from_slice(after.as_bytes());
+            if in_field {
+                let private_key = String::from_utf8_lossy(&file).into_owned();
+                let whole = serde_json::json!({
+                    "type": "service_account", "client_email": "a@b", "private_key": private_key,
+                });
+                file = whole.to_string().into_bytes();
+            }
+            let failure = ServiceAccountKey::parse(&SecretSlice::from(file)).unwrap_err();
+            prop_assert_eq!(failure.reason, Reason::MalformedSource);
+            prop_assert!(!failure.message.contains("CANARY"));
+        }
+    }
+
+    #[test]
+    fn a_token_that_lives_for_ever_does_not() {
+        for (told, seconds) in [(3600, 3600), (-5, 0), (i64::MAX, 24 * 3600)] {
+            let answer = TokenAnswer {
+                access_token: "token".into(),
+                expires_in: told,
+            };
+            let now = Timestamp::UNIX_EPOCH;
+            assert_eq!(answer.token(now).expires_at.as_second(), seconds);
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use pullpass_core::docker_config::Login;
 use pullpass_core::key::RegistryKey;
 use pullpass_core::reason::Reason;
@@ -14,6 +14,9 @@ use url::Url;
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::{aws, azure, google};
+
+/// What a token lives whose end is not told: the shortest that any provider gives.
+const UNTOLD_LIFE: SignedDuration = SignedDuration::from_hours(1);
 
 /// How long a login may take altogether: three exchanges with a cloud, each with a second attempt, fit into it.
 const LONGEST: Duration = Duration::from_secs(45);
@@ -40,7 +43,8 @@ pub enum Method {
 pub struct Issued {
     /// User name and token.
     pub login: Login,
-    /// When the token ends; `None` where the provider does not say.
+    /// When the token ends. Where the provider does not say it is an hour after it was issued, the shortest life that any of
+    /// them gives, so that no token is taken for one that needs no renewal.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -155,6 +159,7 @@ impl Issued {
                 format!("{issuer} issued what is no login: {error}"),
             )
         })?;
+        let expires_at = expires_at.or_else(|| Timestamp::now().saturating_add(UNTOLD_LIFE).ok());
         Ok(Self { login, expires_at })
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::support::fake::{Asked, Fake, json as json_answer, text};
 use crate::support::tunnel::FakeProxy;
-use crate::support::{FakeIdentity, IDENTITY_TOKEN, assert_refused, key, log_in, plain, url};
+use crate::support::{FakeIdentity, IDENTITY_TOKEN, assert_refused, key, life, log_in, plain, url};
 
 const HOST: &str = "acme.azurecr.io";
 const TENANT: &str = "72f988bf-0000-0000-0000-000000000001";
@@ -162,6 +162,19 @@ async fn each_identity_is_exchanged_at_its_own_registry() {
         }
         assert_eq!(world.proxy.asked_for(), [format!("{host}:443")]);
     }
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_tell_its_end_is_renewed_soon() {
+    let world = World::new(HOST, entra, |_| {
+        json_answer(200, &json!({"refresh_token": "CANARY-opaque"}))
+    })
+    .await;
+    let issued = world
+        .log_in(HOST, &principal(), &FakeIdentity::default())
+        .await
+        .unwrap();
+    assert!((3500..=3600).contains(&life(&issued)));
 }
 
 #[tokio::test]

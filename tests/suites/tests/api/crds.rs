@@ -2,6 +2,7 @@
 
 use pullpass_harness::attempt::Attempt;
 use pullpass_harness::{Lease, lease};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 const REGISTRIES: &str = "/apis/pullpass.dev/v1alpha1/registries";
@@ -61,6 +62,11 @@ async fn good_registries_are_taken() {
             "auth",
             json!({"dockerConfig": {"secretRef": {"name": "acme"}, "key": "config.json"}}),
         ),
+        with("auth", json!({"awsRole": {}})),
+        with(
+            "auth",
+            json!({"awsRole": {"roleArn": "arn:aws-us-gov:iam::123456789012:role/path/pull", "externalId": "acme:42"}}),
+        ),
         with("connection", json!({})),
         with(
             "connection",
@@ -111,6 +117,32 @@ async fn good_registries_are_taken() {
 }
 
 #[tokio::test]
+async fn every_example_of_the_documentation_is_taken() {
+    let server = lease().await;
+    let pages = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs")).unwrap();
+    let mut taken = 0;
+    for page in pages {
+        let page = std::fs::read_to_string(page.unwrap().path()).unwrap();
+        let blocks = page.split("```yaml\n").skip(1);
+        for block in blocks.filter_map(|rest| rest.split("```").next()) {
+            for document in serde_yaml_ng::Deserializer::from_str(block) {
+                let example = Value::deserialize(document).unwrap();
+                if example["kind"] != "Registry" {
+                    continue;
+                }
+                // two pages may use one name
+                let name = format!("example-{taken}");
+                let outcome = registry(&name, &example["spec"]).by(&server.client()).await;
+                assert!(outcome.succeeded(), "{example}: {outcome:?}");
+                taken += 1;
+            }
+        }
+    }
+    // each provider has one at least
+    assert!(taken >= 10, "{taken}");
+}
+
+#[tokio::test]
 async fn bad_registries_are_refused_with_words_that_help() {
     let server = lease().await;
     let examples = [
@@ -146,6 +178,56 @@ async fn bad_registries_are_refused_with_words_that_help() {
                 json!({"basic": {"secretRef": {"name": "a"}}, "dockerConfig": {"secretRef": {"name": "a"}}}),
             ),
             "auth takes exactly one of basic, dockerConfig",
+        ),
+        (
+            with("auth", json!({"awsRole": {}, "gcpWorkloadIdentity": {}})),
+            "auth takes exactly one of",
+        ),
+        (
+            with(
+                "auth",
+                json!({"awsRole": {"audience": "sts.amazonaws.com"}}),
+            ),
+            "roleArn is missing: with audience",
+        ),
+        (
+            with("auth", json!({"awsRole": {"externalId": "acme-42"}})),
+            "roleArn is missing: an externalId",
+        ),
+        (
+            with(
+                "auth",
+                json!({"awsRole": {"roleArn": "arn:aws:iam::123456789012:role/pull", "audience": "sts.amazonaws.com", "externalId": "acme-42"}}),
+            ),
+            "AWS knows no externalId where a role is taken on by a token",
+        ),
+        (
+            with(
+                "auth",
+                json!({"awsRole": {"roleArn": "arn:aws:iam::123456789012:user/pull"}}),
+            ),
+            "roleArn",
+        ),
+        (
+            with(
+                "auth",
+                json!({"gcpWorkloadIdentity": {"workloadIdentityProvider": "clusters/production"}}),
+            ),
+            "workloadIdentityProvider",
+        ),
+        (
+            with(
+                "auth",
+                json!({"azureWorkloadIdentity": {"tenantId": "acme.onmicrosoft.com", "clientId": "puller"}}),
+            ),
+            "clientId",
+        ),
+        (
+            with(
+                "auth",
+                json!({"gcpServiceAccountKey": {"secretRef": {"name": "a"}, "handOut": "Everything"}}),
+            ),
+            "handOut",
         ),
         (
             with("auth", json!({"basic": {}})),
