@@ -8,6 +8,7 @@ use kube::{Resource, ResourceExt as _};
 use pullpass_core::glob::Glob;
 use pullpass_core::key::{KeyError, RegistryKey};
 use pullpass_core::policy::Namespace;
+use pullpass_core::provider::{self, AuthKind, Mismatch, Provider};
 use pullpass_core::registry::{
     ClusterAccess, CredentialKind, Injection, NamespaceAccess, NodeAccess, Registry,
 };
@@ -26,6 +27,9 @@ pub enum InvalidRegistry {
     /// The host cannot be a key of a docker config.
     #[error("spec.host: {0}")]
     Host(#[from] KeyError),
+    /// Provider, host and kind of credential do not go together.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
     /// A private registry without access to any namespace, or the like. The API server refuses these; an object that was
     /// stored before the rule existed may still hold one.
     #[error("{0}")]
@@ -63,6 +67,7 @@ pub fn registry(resource: &resource::Registry) -> Result<Registry, InvalidRegist
             "spec.host: may be left out only with spec.auth.dockerConfig",
         ));
     }
+    provider(resource)?;
     let injection = match spec.injection {
         resource::Injection::Always => Injection::Always,
         resource::Injection::WhenImageMatches if key.is_none() => {
@@ -115,6 +120,20 @@ pub enum AuthMethod<'a> {
 }
 
 impl<'a> AuthMethod<'a> {
+    /// Which one it is.
+    pub fn kind(self) -> AuthKind {
+        match self {
+            Self::Basic(_) => AuthKind::Basic,
+            Self::DockerConfig(_) => AuthKind::DockerConfig,
+            Self::AwsKeys(_) => AuthKind::AwsKeys,
+            Self::AwsRole(_) => AuthKind::AwsRole,
+            Self::GcpServiceAccountKey(_) => AuthKind::GcpServiceAccountKey,
+            Self::GcpWorkloadIdentity(_) => AuthKind::GcpWorkloadIdentity,
+            Self::AzureServicePrincipal(_) => AuthKind::AzureServicePrincipal,
+            Self::AzureWorkloadIdentity(_) => AuthKind::AzureWorkloadIdentity,
+        }
+    }
+
     /// The name of the Secret that it reads; `None` for those that need none.
     pub fn secret_name(self) -> Option<&'a str> {
         let secret = match self {
@@ -174,6 +193,46 @@ pub fn auth(auth: &Auth) -> Result<AuthMethod<'_>, InvalidRegistry> {
         (Some(_), Some(_)) => Err(InvalidRegistry::Incomplete(
             "spec.auth names more than one way to log in: keep one of them",
         )),
+    }
+}
+
+/// The kind of registry that a resource describes.
+///
+/// # Errors
+/// Provider, host and kind of credential that do not go together.
+pub fn provider(resource: &resource::Registry) -> Result<Provider, InvalidRegistry> {
+    let spec = &resource.spec;
+    let key = spec
+        .host
+        .as_deref()
+        .map(RegistryKey::for_registry_host)
+        .transpose()?;
+    let kind = spec
+        .auth
+        .as_ref()
+        .map(|given| auth(given).map(AuthMethod::kind));
+    Ok(provider::provider(
+        key.as_ref(),
+        spec.provider.map(Into::into),
+        kind.transpose()?,
+    )?)
+}
+
+impl From<resource::Provider> for Provider {
+    fn from(provider: resource::Provider) -> Self {
+        match provider {
+            resource::Provider::DockerHub => Self::DockerHub,
+            resource::Provider::ECR => Self::Ecr,
+            resource::Provider::ECRPublic => Self::EcrPublic,
+            resource::Provider::ACR => Self::Acr,
+            resource::Provider::ArtifactRegistry => Self::ArtifactRegistry,
+            resource::Provider::GCR => Self::Gcr,
+            resource::Provider::GHCR => Self::Ghcr,
+            resource::Provider::GitLab => Self::GitLab,
+            resource::Provider::Quay => Self::Quay,
+            resource::Provider::Harbor => Self::Harbor,
+            resource::Provider::Other => Self::Other,
+        }
     }
 }
 
@@ -371,6 +430,42 @@ mod tests {
         let fields = changes.as_object().unwrap().clone();
         spec.as_object_mut().unwrap().extend(fields);
         assert_eq!(registry(&resource(spec)).unwrap().injection, expected);
+    }
+
+    #[rstest]
+    #[case(json!({"provider": "Harbor"}), Ok("Harbor"))]
+    #[case(json!({"host": "ghcr.io/acme"}), Ok("GHCR"))]
+    #[case(json!({"host": "ghcr.io/acme", "provider": "GHCR"}), Ok("GHCR"))]
+    #[case(json!({"host": "ghcr.io/acme", "provider": "Quay"}), Err("write GHCR"))]
+    #[case(json!({"auth": {"awsRole": {}}}), Err("spec.auth.awsRole is for ECR and ECRPublic"))]
+    #[case(json!({"host": "acme.azurecr.io", "auth": {"azureWorkloadIdentity": {"tenantId": "t", "clientId": "c"}}}), Ok("ACR"))]
+    fn the_provider_is_told_by_the_host_unless_it_is_given(
+        #[case] changes: Value,
+        #[case] expected: Result<&str, &str>,
+    ) {
+        let mut spec = json!({
+            "host": "registry.example.com",
+            "auth": {"basic": {"secretRef": {"name": "acme"}}},
+            "access": {"namespaces": {"include": ["*"]}},
+        });
+        let fields = changes.as_object().unwrap().clone();
+        spec.as_object_mut().unwrap().extend(fields);
+        let resource = resource(spec);
+        match expected {
+            Ok(name) => assert_eq!(provider(&resource).unwrap().as_str(), name),
+            Err(message) => {
+                let error = registry(&resource).unwrap_err().to_string();
+                assert!(error.contains(message), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_provider_of_the_schema_is_one_of_the_domain() {
+        for known in Provider::ALL {
+            let given: resource::Provider = serde_json::from_value(json!(known.as_str())).unwrap();
+            assert_eq!(Provider::from(given), known);
+        }
     }
 
     #[test]

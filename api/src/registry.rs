@@ -26,12 +26,14 @@ use crate::selector::LabelSelector;
     printcolumn(name = "Host", type_ = "string", json_path = ".spec.host", description = "Where the registry is"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status", description = "Whether every selected namespace can pull"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", description = "Why it is ready or not"),
+    printcolumn(name = "Verified", type_ = "string", json_path = ".status.conditions[?(@.type=='Verified')].status", description = "Whether the registry takes the credential"),
     printcolumn(name = "Selected", type_ = "integer", json_path = ".status.namespaces.selected", description = "Namespaces of this cluster that may use it"),
     printcolumn(name = "Synced", type_ = "integer", json_path = ".status.namespaces.synced", description = "Selected namespaces that hold the credential"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Provider", type_ = "string", json_path = ".spec.provider", priority = "1"),
     printcolumn(name = "Include", type_ = "string", json_path = ".spec.access.namespaces.include", priority = "1"),
     printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority", priority = "1"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.credentials.expiresAt", priority = "1"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = "1"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -604,8 +606,8 @@ pub struct RegistryStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready: every selected namespace can pull. CredentialsReady: there is a good credential. Distributed: every selected
-    /// namespace holds it.
+    /// Ready: every selected namespace can pull. CredentialsReady: there is a good credential. Verified: the registry takes
+    /// it. Distributed: every selected namespace holds it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

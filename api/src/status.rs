@@ -8,6 +8,8 @@ use pullpass_core::reason::Reason;
 pub const READY: &str = "Ready";
 /// Whether there is a good credential.
 pub const CREDENTIALS_READY: &str = "CredentialsReady";
+/// Whether the registry takes the credential.
+pub const VERIFIED: &str = "Verified";
 /// Whether every selected namespace holds the credential.
 pub const DISTRIBUTED: &str = "Distributed";
 

@@ -5,8 +5,13 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use pullpass_core::bundle::{KUBELET_CACHE, Mode};
 use pullpass_daemon::{Installation, Options};
+use pullpass_providers::connection::{Proxies, ProxyError, Via};
+use pullpass_providers::login::Endpoints;
 
 use crate::world::{PullSecrets, Settings};
+
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// Keeps the pull secret of each namespace, the webhook's certificates and the status of Registries up to date
 #[derive(Clone, Debug, Parser)]
@@ -109,6 +114,59 @@ pub struct ControllerOptions {
         default_value = "pullpass-webhook"
     )]
     pub webhook_service: String,
+
+    /// How often a good credential is verified anew at its registry, such as 1h; 0s: none is ever verified
+    #[arg(long, env = "PULLPASS_VERIFY_INTERVAL", value_name = "DURATION", default_value = "1h", value_parser = interval)]
+    pub verify_interval: Duration,
+
+    /// The controller's own service account, for tokens by which it logs in to clouds
+    #[arg(
+        long,
+        env = "PULLPASS_SERVICE_ACCOUNT",
+        value_name = "NAME",
+        default_value = "pullpass-controller"
+    )]
+    pub service_account: String,
+
+    /// Proxy to registries and clouds, for https
+    #[arg(
+        long,
+        env = "HTTPS_PROXY",
+        value_name = "URL",
+        default_value = "",
+        hide_env_values = true
+    )]
+    pub https_proxy: String,
+
+    /// Proxy to registries and clouds, for http
+    #[arg(
+        long,
+        env = "HTTP_PROXY",
+        value_name = "URL",
+        default_value = "",
+        hide_env_values = true
+    )]
+    pub http_proxy: String,
+
+    /// Hosts, domains and networks that are reached without a proxy
+    #[arg(long, env = "NO_PROXY", value_name = "NAME,…", default_value = "")]
+    pub no_proxy: String,
+
+    /// Where the clouds are; not a flag, since each cloud's own variables say it to its own SDK.
+    #[arg(skip)]
+    pub endpoints: Endpoints,
+}
+
+/// Registries limit how often they are asked, and a day is the longest that a revoked password should go unnoticed.
+fn interval(text: &str) -> Result<Duration, String> {
+    const EXPECTED: &str = "write a duration from 5m to 24h, such as 1h, or 0s";
+    let interval: jiff::SignedDuration = text.trim().parse().map_err(|_| EXPECTED.to_owned())?;
+    Duration::try_from(interval)
+        .ok()
+        .filter(|interval| {
+            interval.is_zero() || (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(interval)
+        })
+        .ok_or_else(|| EXPECTED.to_owned())
 }
 
 impl AsRef<Options> for Config {
@@ -118,7 +176,16 @@ impl AsRef<Options> for Config {
 }
 
 impl ControllerOptions {
-    /// What the decisions rest on.
+    /// The way to registries and clouds where a Registry names none.
+    ///
+    /// # Errors
+    /// An address of a proxy that is none.
+    pub(crate) fn way(&self) -> Result<Via, ProxyError> {
+        Proxies::from_environment(&self.https_proxy, &self.http_proxy, &self.no_proxy)
+            .map(|proxies| Via::Proxies(Box::new(proxies)))
+    }
+
+    /// What the decisions rest on, the way to registries aside.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             namespace: self.installation.namespace.clone(),
@@ -139,6 +206,8 @@ impl ControllerOptions {
                 Some(Mode::DockerConfig) => Duration::from_secs(self.kubelet_cache),
                 Some(Mode::CredentialProvider) | None => Duration::ZERO,
             },
+            verify_interval: Some(self.verify_interval).filter(|interval| !interval.is_zero()),
+            via: Via::Direct,
         }
     }
 
@@ -198,6 +267,22 @@ mod tests {
         }
         assert!(!settings.is_written_by_us("pullpass-source"));
         assert_eq!(settings.cluster_name, None);
+    }
+
+    #[test]
+    fn credentials_are_verified_at_an_interval_or_not_at_all() {
+        let parse = |flags: &[&str]| {
+            let config = Config::try_parse_from([&["pullpass-controller"], flags].concat());
+            config.map(|config| config.controller.settings().verify_interval)
+        };
+        assert_eq!(parse(&[]).unwrap(), Some(Duration::from_secs(3600)));
+        assert_eq!(parse(&["--verify-interval=0s"]).unwrap(), None);
+        for wrong in ["1s", "25h", "hourly", "-1h"] {
+            assert!(
+                parse(&[&format!("--verify-interval={wrong}")]).is_err(),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

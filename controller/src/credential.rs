@@ -31,6 +31,8 @@ pub(crate) struct LastGood {
     pub(crate) refreshed_at: Option<Timestamp>,
     /// When it ends, where that is known.
     pub(crate) expires_at: Option<Timestamp>,
+    /// What it was read from or exchanged for: see [`fingerprint`].
+    pub(crate) source: Option<String>,
     /// Whether the Secret that keeps it is there, with just this content.
     pub(crate) is_stored: bool,
 }
@@ -66,25 +68,41 @@ impl LastGood {
             entries: Arc::new(entries),
             refreshed_at: time(REFRESHED_AT),
             expires_at: time(EXPIRES_AT),
+            source: secret.annotations().get(SOURCE).cloned(),
             is_stored: true,
         })
     }
 }
 
-/// What a credential was read from: a hash of names and versions, nothing by which a credential could be guessed.
+/// What a credential was read from or exchanged for: a hash of names and versions, nothing by which a credential could be
+/// guessed.
 pub(crate) fn fingerprint(registry: &Registry, source: Option<&Secret>) -> String {
-    let version = source.map(|secret| Version::of(&secret.metadata));
-    let (uid, resource_version) = version.map_or_else(Default::default, |version| {
-        (version.uid, version.resource_version)
-    });
     let auth = serde_json::to_string(&registry.spec.auth).unwrap_or_default();
+    let host = registry.spec.host.clone().unwrap_or_default();
+    hash([version(source), auth, host])
+}
+
+/// How the registry is asked about a credential: the same kind of hash, of connection and repository.
+pub(crate) fn way(registry: &Registry, secrets: &[Option<Arc<Secret>>]) -> String {
+    let connection = serde_json::to_string(&registry.spec.connection).unwrap_or_default();
+    let verify = serde_json::to_string(&registry.spec.verify).unwrap_or_default();
+    let versions = secrets.iter().map(|secret| version(secret.as_deref()));
+    hash([connection, verify].into_iter().chain(versions))
+}
+
+fn version(secret: Option<&Secret>) -> String {
+    secret.map_or_else(String::new, |secret| {
+        let Version {
+            uid,
+            resource_version,
+        } = Version::of(&secret.metadata);
+        format!("{uid}/{resource_version}")
+    })
+}
+
+fn hash(parts: impl IntoIterator<Item = String>) -> String {
     let mut hash = Sha256::new();
-    for part in [
-        uid.as_str(),
-        resource_version.as_str(),
-        auth.as_str(),
-        registry.spec.host.as_deref().unwrap_or_default(),
-    ] {
+    for part in parts {
         hash.update(part.len().to_be_bytes());
         hash.update(part);
     }
@@ -175,6 +193,7 @@ mod tests {
         assert_eq!(read.registry_uid, "r-1");
         assert_eq!(read.refreshed_at, Some(time));
         assert_eq!(read.entries.len(), 1);
+        assert_eq!(read.source, Some(fingerprint(&registry(), None)));
         assert_eq!(
             read.digest,
             digest(br#"{"auths":{"r.example.com":{"auth":"dTpw"}}}"#)

@@ -2,8 +2,8 @@
 //! may use them, and the certificates of the webhook.
 //!
 //! [`start`] runs it on a [`Context`](pullpass_daemon::Context). Of several processes one leads; only that one writes. The
-//! brain is `plan`, `leader`, `status`, `source` and `rules`, which do no I/O; `world` folds the watches and says which
-//! work follows.
+//! brain is `plan`, `leader`, `status`, `source`, `upkeep` and `rules`, which do no I/O; `world` folds the watches and says
+//! which work follows.
 
 mod bundle;
 mod certificate;
@@ -14,6 +14,8 @@ mod credential;
 mod delivery;
 mod election;
 mod events;
+mod identity_token;
+mod inquiry;
 mod leader;
 mod manifest;
 mod metrics;
@@ -21,8 +23,10 @@ mod namespace;
 mod nodes;
 mod observed;
 mod plan;
+mod proof;
 mod queue;
 mod registry;
+mod renewal;
 mod report;
 mod rules;
 mod source;
@@ -30,6 +34,7 @@ mod status;
 mod taint;
 mod term;
 mod uninstall;
+mod upkeep;
 mod watches;
 mod world;
 
@@ -41,6 +46,8 @@ use std::time::Duration;
 use pullpass_daemon::shutdown::Stage;
 use pullpass_daemon::watch::DuplicateWatch;
 use pullpass_daemon::{Drain, Watches};
+use pullpass_providers::connection::ProxyError;
+use pullpass_providers::login::Providers;
 
 pub use config::{Command, Config, ControllerOptions, NoIdentity};
 pub use uninstall::{Left, UninstallError, uninstall};
@@ -49,10 +56,12 @@ use crate::certificate::Serving;
 use crate::context::Context;
 use crate::election::Election;
 use crate::events::Events;
+use crate::identity_token::OwnTokens;
+use crate::inquiry::Clouds;
 use crate::leader::Timing;
 use crate::metrics::Metrics;
 use crate::term::Term;
-use crate::world::{PullSecrets, World};
+use crate::world::{PullSecrets, Settings, World};
 
 /// The component's name in logs, metrics and the user agent.
 pub const COMPONENT: &str = "controller";
@@ -78,6 +87,9 @@ pub enum StartError {
     /// A watch of this name is there already.
     #[error(transparent)]
     Watch(#[from] DuplicateWatch),
+    /// An address of a proxy is none.
+    #[error("HTTPS_PROXY or HTTP_PROXY {0}")]
+    Proxy(#[from] ProxyError),
     /// The host has no name.
     #[error(transparent)]
     Identity(#[from] NoIdentity),
@@ -109,7 +121,10 @@ pub async fn start(
 ) -> Result<(), StartError> {
     let metrics = Metrics::register(&daemon.registry)?;
     let identity = options.identity()?;
-    let world = Arc::new(World::new(options.settings()));
+    let world = Arc::new(World::new(Settings {
+        via: options.way()?,
+        ..options.settings()
+    }));
     let stop = daemon.tasks.stop(Stage::Work);
     let service = format!(
         "{}.{}.svc",
@@ -135,6 +150,14 @@ pub async fn start(
         events,
         metrics: metrics.clone(),
     };
+    let clouds = Arc::new(Clouds {
+        providers: Providers::new(options.endpoints),
+        tokens: OwnTokens::new(
+            daemon.client.clone(),
+            &options.installation.namespace,
+            options.service_account.clone(),
+        ),
+    });
     let election = Election::new(
         daemon.client.clone(),
         &options.installation.namespace,
@@ -158,7 +181,10 @@ pub async fn start(
         .liveness
         .register("watches", move || unanswered.check_answered(UNANSWERED));
     spawn(&daemon, "election", async move {
-        let work = |term| lead(context.clone(), term, serving.clone(), watches.clone());
+        let work = |term| {
+            let (context, clouds) = (context.clone(), Arc::clone(&clouds));
+            lead(context, clouds, term, serving.clone(), watches.clone())
+        };
         election.run(stop, work).await;
     });
     Ok(())
@@ -176,7 +202,13 @@ fn spawn(
 }
 
 /// One term's work. Nothing is written before every list has succeeded in this process.
-async fn lead(context: Context, term: Term, serving: Serving, watches: Watches) {
+async fn lead(
+    context: Context,
+    clouds: Arc<Clouds>,
+    term: Term,
+    serving: Serving,
+    watches: Watches,
+) {
     let over = term.over();
     if over.run_until_cancelled(watches.synced()).await.is_none() {
         return;
@@ -194,12 +226,27 @@ async fn lead(context: Context, term: Term, serving: Serving, watches: Watches) 
         .run(namespace::CONCURRENCY, over, |name| {
             namespace::reconcile(context.clone(), term.clone(), name)
         });
+    let logins = context
+        .world
+        .logins
+        .run(inquiry::LOGINS, term.over(), |name| {
+            inquiry::log_in(context.clone(), Arc::clone(&clouds), name)
+        });
+    let verifications =
+        context
+            .world
+            .verifications
+            .run(inquiry::VERIFICATIONS, term.over(), |name| {
+                inquiry::verify_all(context.clone(), name)
+            });
     let statuses = report::run(context.clone(), term.clone());
     let certificates = certificates(context.clone(), term.clone(), serving);
     let bundles = bundles(context.clone(), term.clone());
     let taints = taints(context.clone(), term.clone());
     tokio::join!(
         registries,
+        logins,
+        verifications,
         namespaces,
         statuses,
         certificates,
@@ -209,6 +256,8 @@ async fn lead(context: Context, term: Term, serving: Serving, watches: Watches) 
     // only a leader knows
     context.metrics.namespaces.reset();
     context.metrics.registries.reset();
+    context.metrics.credentials.reset();
+    context.metrics.credential_expiry.reset();
     context.metrics.nodes.reset();
 }
 

@@ -22,6 +22,14 @@ pub(crate) struct Metrics {
     pub(crate) registries: IntGaugeVec,
     /// Nodes by what they tell.
     pub(crate) nodes: IntGaugeVec,
+    /// Credentials by kind of registry and how they stand.
+    pub(crate) credentials: IntGaugeVec,
+    /// When the first credential of a kind of registry ends.
+    pub(crate) credential_expiry: GaugeVec,
+    /// Log-ins at clouds by kind of registry and outcome.
+    pub(crate) renewals: IntCounterVec,
+    /// Answers of registries about logins.
+    pub(crate) verifications: IntCounterVec,
     /// When certificates end.
     pub(crate) certificate_expiry: GaugeVec,
     /// Events that were not sent because there were too many.
@@ -78,6 +86,34 @@ impl Metrics {
                 ),
                 &["state"],
             )?,
+            credentials: IntGaugeVec::new(
+                Opts::new(
+                    "pullpass_credentials",
+                    "Credentials of Registries that are good, failing (the last good one is in use), expired, withheld or missing.",
+                ),
+                &["provider", "state"],
+            )?,
+            credential_expiry: GaugeVec::new(
+                Opts::new(
+                    "pullpass_credential_expiry_timestamp_seconds",
+                    "When the first of the credentials in use ends that have an end.",
+                ),
+                &["provider"],
+            )?,
+            renewals: IntCounterVec::new(
+                Opts::new(
+                    "pullpass_renewals_total",
+                    "Log-ins at clouds: renewed, unchanged (the same token again) or failed.",
+                ),
+                &["provider", "outcome"],
+            )?,
+            verifications: IntCounterVec::new(
+                Opts::new(
+                    "pullpass_verifications_total",
+                    "Logins that a registry accepted or refused, or that it could not be asked about.",
+                ),
+                &["outcome"],
+            )?,
             certificate_expiry: GaugeVec::new(
                 Opts::new(
                     "pullpass_certificate_expiry_timestamp_seconds",
@@ -101,6 +137,10 @@ impl Metrics {
         registry.register(Box::new(metrics.namespaces.clone()))?;
         registry.register(Box::new(metrics.registries.clone()))?;
         registry.register(Box::new(metrics.nodes.clone()))?;
+        registry.register(Box::new(metrics.credentials.clone()))?;
+        registry.register(Box::new(metrics.credential_expiry.clone()))?;
+        registry.register(Box::new(metrics.renewals.clone()))?;
+        registry.register(Box::new(metrics.verifications.clone()))?;
         registry.register(Box::new(metrics.certificate_expiry.clone()))?;
         registry.register(Box::new(metrics.events_dropped.clone()))?;
         registry.register(Box::new(metrics.last_report.clone()))?;

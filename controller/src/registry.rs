@@ -1,4 +1,5 @@
-//! The loop over Registries: read the source, keep the last good credential, let go of what is no longer due.
+//! The loop over Registries: read the source, say what clouds and registries are to be asked, keep the last good
+//! credential, let go of what is no longer due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,20 +9,22 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use pullpass_api::Registry;
 use pullpass_api::convert;
-use pullpass_core::docker_config::{self, Entries};
+use pullpass_core::docker_config;
 use pullpass_core::reason::Reason;
 use pullpass_core::registry::CredentialKind;
-use secrecy::ExposeSecret as _;
 
 use crate::clock;
 use crate::context::Context;
 use crate::credential::{self, Keep, LastGood};
+use crate::inquiry::{self, Question};
 use crate::manifest::{FIELD_MANAGER, credential_name};
-use crate::observed::{Version, digest};
+use crate::observed::Version;
 use crate::queue::Outcome;
-use crate::source::{self, SourceError};
+use crate::renewal;
+use crate::source::Source;
 use crate::term::{Term, WriteError};
-use crate::world::{Known, Verdict};
+use crate::upkeep::{self, Facts, Next};
+use crate::world::{Findings, Known, Verdict};
 
 /// How many Registries are worked on at a time.
 pub(crate) const CONCURRENCY: usize = 4;
@@ -29,6 +32,9 @@ pub(crate) const CONCURRENCY: usize = 4;
 /// From the deletion of a Registry until it is believed. When a CRD is deleted, the API server deletes its objects first,
 /// which looks the same to a watch, and needs a moment to show that the CRD is going.
 const BELIEVED_AFTER: Duration = Duration::from_secs(1);
+
+/// A credential is stored, and then perhaps once more: from one answer to the next question there are no more steps.
+const STEPS: usize = 3;
 
 const SOON: Outcome = Outcome::Failed {
     first: Duration::from_millis(250),
@@ -50,9 +56,9 @@ pub(crate) async fn reconcile(context: Context, term: Term, name: String) -> Out
         name,
     };
     match work.context.world.registry(&work.name) {
-        Some((known, last_good)) => match known.gone_since {
+        Some((known, _)) => match known.gone_since {
             Some(since) => work.let_go(since.elapsed()).await,
-            None => work.read(&known, last_good.as_ref()).await,
+            None => work.read(&known).await,
         },
         None => work.delete_credential().await,
     }
@@ -66,7 +72,7 @@ struct Work {
 }
 
 impl Work {
-    async fn read(&self, known: &Known, last_good: Option<&LastGood>) -> Outcome {
+    async fn read(&self, known: &Known) -> Outcome {
         let registry = &known.object;
         let domain = match convert::registry(registry) {
             Ok(domain) => domain,
@@ -81,68 +87,108 @@ impl Work {
             self.judge(registry, verdict);
             return self.delete_credential().await;
         }
-        let auth = registry.spec.auth.clone().unwrap_or_default();
-        let world = &self.context.world;
-        let source_name = source::secret_name(&auth);
-        let source = source_name.and_then(|name| world.secret(name));
-        let read = match source_name.filter(|name| world.settings.is_written_by_us(name)) {
-            Some(name) => Err(SourceError::written_by_us(name)),
-            None => source::read(&auth, domain.key.as_ref(), source.as_deref()),
-        };
-        let (entries, verdict) = match read {
-            Ok(entries) => (Some(Arc::new(entries)), Verdict::Good),
-            Err(error) => (
-                // the Secret of the last good one may have been deleted or damaged
-                last_good
-                    .filter(|last_good| !last_good.is_stored)
-                    .map(|last_good| Arc::clone(&last_good.entries)),
-                Verdict::Bad {
-                    reason: error.reason,
-                    message: error.message,
-                },
-            ),
-        };
-        let Some(entries) = entries else {
-            return self.judge(registry, verdict);
-        };
-        match self
-            .keep(registry, &entries, source.as_deref(), last_good)
-            .await
-        {
-            Ok(()) => self.judge(registry, verdict),
-            Err(Kept::Not(reason, message, outcome)) => {
-                self.judge(registry, Verdict::Bad { reason, message });
-                outcome
-            }
-            Err(Kept::Unknown) => {
-                // what has changed in the policy does not wait for the credential
-                self.context.world.publish();
-                SOON
-            }
-        }
+        let source = Source::of(&self.context.world, registry, domain.key.as_ref());
+        self.context.world.asks_in_way(&self.name, &source.way);
+        let outcome = self.bring_on(registry, &domain, source).await;
+        // what has changed in the policy does not wait for the credential
+        self.context.world.publish();
+        outcome
     }
 
+    /// Takes the credential as far as it goes without an answer from outside.
+    async fn bring_on(
+        &self,
+        registry: &Arc<Registry>,
+        domain: &pullpass_core::registry::Registry,
+        source: Source,
+    ) -> Outcome {
+        let world = &self.context.world;
+        for _ in 0..STEPS {
+            let (Some((_, last_good)), Some(heard)) =
+                (world.registry(&self.name), world.heard(&self.name))
+            else {
+                return Outcome::Done;
+            };
+            let next = upkeep::next(&Facts {
+                now: clock::time_of_day(),
+                wanted: source.wanted.as_ref(),
+                source: &source.fingerprint,
+                way: &source.way,
+                no_way: source.connection.as_ref().err(),
+                last_good: last_good.as_ref(),
+                heard: &heard,
+                interval: world.settings.verify_interval,
+                place: renewal::place(registry.metadata.uid.as_deref().unwrap_or_default()),
+            });
+            if let Some(keep) = &next.keep {
+                match self.keep(registry, keep).await {
+                    Ok(()) => continue,
+                    Err(Kept::Not(reason, message, outcome)) => {
+                        self.judge(registry, Verdict::Bad { reason, message });
+                        return outcome;
+                    }
+                    Err(Kept::Unknown) => return SOON,
+                }
+            }
+            let again = next.again;
+            self.ask(domain, &source, last_good.as_ref(), &next);
+            world.judge(&self.name, registry, Findings::of(next));
+            return again.map_or(Outcome::Done, Outcome::Again);
+        }
+        // each step leads to the next one; more of them are a credential that somebody else writes at the same time
+        SOON
+    }
+
+    fn ask(
+        &self,
+        domain: &pullpass_core::registry::Registry,
+        source: &Source,
+        last_good: Option<&LastGood>,
+        next: &Next,
+    ) {
+        let Ok(connection) = &source.connection else {
+            return self.context.world.ask(&self.name, None, None);
+        };
+        let login = match (&next.log_in, &source.method, &domain.key) {
+            (Some(text), Some(method), Some(key)) => Some(Question {
+                text: text.clone(),
+                connection: connection.clone(),
+                about: inquiry::Login {
+                    key: key.clone(),
+                    method: method.clone(),
+                    source: source.fingerprint.clone(),
+                    provider: source.provider,
+                    in_use: last_good
+                        .filter(|in_use| in_use.source.as_deref() == Some(&source.fingerprint))
+                        .map(|in_use| (Arc::clone(&in_use.entries), in_use.expires_at)),
+                },
+            }),
+            _ => None,
+        };
+        let verification = next.verify.as_ref().map(|(text, entries)| Question {
+            text: text.clone(),
+            connection: connection.clone(),
+            about: inquiry::Verification {
+                entries: entries.clone(),
+                repository: source.repository.clone(),
+                way: source.way.clone(),
+            },
+        });
+        self.context.world.ask(&self.name, login, verification);
+    }
+
+    /// There is nothing to ask about.
     fn judge(&self, registry: &Arc<Registry>, verdict: Verdict) -> Outcome {
-        self.context.world.judge(&self.name, registry, verdict);
+        self.context.world.ask(&self.name, None, None);
+        self.context
+            .world
+            .judge(&self.name, registry, verdict.into());
         Outcome::Done
     }
 
-    /// Stores the entries as the last good ones, unless they are stored already.
-    async fn keep(
-        &self,
-        registry: &Registry,
-        entries: &Entries,
-        source: Option<&Secret>,
-        last_good: Option<&LastGood>,
-    ) -> Result<(), Kept> {
-        let content = docker_config::write(entries);
-        let is_same = |last_good: &&LastGood| last_good.digest == digest(content.expose_secret());
-        if last_good
-            .filter(is_same)
-            .is_some_and(|last_good| last_good.is_stored)
-        {
-            return Ok(());
-        }
+    /// Stores entries as the last good ones.
+    async fn keep(&self, registry: &Registry, keep: &upkeep::Keep) -> Result<(), Kept> {
+        let content = docker_config::write(&*keep.entries);
         let secret_name = credential_name(&self.name);
         let there = self.context.world.secret(&secret_name);
         if there
@@ -167,12 +213,9 @@ impl Work {
             registry: &self.name,
             registry_uid: registry.metadata.uid.as_deref().unwrap_or_default(),
             content: &content,
-            refreshed_at: last_good
-                .filter(is_same)
-                .and_then(|last_good| last_good.refreshed_at)
-                .unwrap_or_else(clock::time_of_day),
-            expires_at: None,
-            source: credential::fingerprint(registry, source),
+            refreshed_at: keep.refreshed_at,
+            expires_at: keep.expires_at,
+            source: keep.source.clone(),
             version: version.as_ref(),
         };
         let mut parameters = PatchParams::apply(FIELD_MANAGER);

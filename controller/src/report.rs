@@ -1,14 +1,16 @@
 //! The loop over statuses: every Registry's, written only where it changes, and not for each namespace.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
-use pullpass_api::Registry;
 use pullpass_api::registry::RegistryStatus;
-use pullpass_api::status::{CREDENTIALS_READY, DISTRIBUTED, NODES_READY, READY};
+use pullpass_api::status::{CREDENTIALS_READY, DISTRIBUTED, NODES_READY, READY, VERIFIED};
+use pullpass_api::{Registry, convert};
+use pullpass_core::provider::Provider;
 use pullpass_core::reason::Reason;
 use serde_json::json;
 use tokio::time::Instant;
@@ -22,7 +24,7 @@ use crate::observed::Version;
 use crate::registry::reference;
 use crate::status::{Tallies, status};
 use crate::term::{Term, WriteError};
-use crate::world::Known;
+use crate::world::{Known, Verdict};
 
 /// So long a change waits for others that belong to it.
 const GATHER: Duration = Duration::from_millis(300);
@@ -149,7 +151,8 @@ async fn write(context: &Context, term: &Term, known: Known, wanted: RegistrySta
     }
 }
 
-/// An event where a condition has come to say something else. The sum of all others says nothing of its own.
+/// An event where a condition has come to say something else. The sum of all others says nothing of its own, and a
+/// refusal is told as the credential's state.
 fn tell(context: &Context, before: &Registry, after: &RegistryStatus) {
     let previous = before
         .status
@@ -163,26 +166,32 @@ fn tell(context: &Context, before: &Registry, after: &RegistryStatus) {
         let is_news =
             was.is_none_or(|was| was.reason != condition.reason || was.status != condition.status);
         let kind = condition.type_.as_str();
-        if !is_news || ![CREDENTIALS_READY, DISTRIBUTED, NODES_READY].contains(&kind) {
+        let action = match kind {
+            CREDENTIALS_READY => "ReadCredential",
+            DISTRIBUTED => "Distribute",
+            NODES_READY => "GiveToNodes",
+            VERIFIED if condition.status != "False" => "Verify",
+            _ => continue,
+        };
+        if !is_news {
             continue;
         }
         let reason = Reason::ALL
             .iter()
             .find(|reason| reason.as_str() == condition.reason);
-        let Some(reason) =
-            reason.filter(|reason| ![Reason::Syncing, Reason::SomeNodesPending].contains(reason))
-        else {
+        let under_way = [
+            Reason::Syncing,
+            Reason::SomeNodesPending,
+            Reason::CredentialPending,
+        ];
+        let Some(reason) = reason.filter(|reason| !under_way.contains(reason)) else {
             continue;
         };
         context.events.tell(Notice {
             about: reference(before),
             is_warning: condition.status == "False",
             reason: *reason,
-            action: match kind {
-                CREDENTIALS_READY => "ReadCredential",
-                NODES_READY => "GiveToNodes",
-                _ => "Distribute",
-            },
+            action,
             note: condition.message.clone(),
         });
     }
@@ -227,6 +236,7 @@ fn gauge(context: &Context, tallies: &Tallies) {
     for (truth, count) in ready {
         metrics.registries.with_label_values(&[truth]).set(count);
     }
+    gauge_credentials(context);
     metrics
         .waiting
         .with_label_values(&["namespace"])
@@ -238,4 +248,43 @@ fn gauge(context: &Context, tallies: &Tallies) {
     metrics
         .last_report
         .set(Timestamp::now().as_millisecond() as f64 / 1000.0);
+}
+
+/// How credentials stand, by the kind of registry, and when the first of them ends.
+fn gauge_credentials(context: &Context) {
+    let now = clock::time_of_day();
+    let mut counts: BTreeMap<(Provider, &'static str), i64> = BTreeMap::new();
+    let mut ends: BTreeMap<Provider, Timestamp> = BTreeMap::new();
+    for (known, last_good) in context.world.all_registries() {
+        let provider = convert::provider(&known.object).unwrap_or(Provider::Other);
+        let end = last_good
+            .as_ref()
+            .and_then(|last_good| last_good.expires_at);
+        let state = match &known.verdict.1 {
+            Verdict::Public | Verdict::Held => continue,
+            _ if known.withheld.is_any() => "withheld",
+            _ if last_good.is_none() => "missing",
+            _ if end.is_some_and(|end| end <= now) => "expired",
+            Verdict::Bad { .. } | Verdict::Invalid(_) => "failing",
+            Verdict::Good | Verdict::Pending => "good",
+        };
+        *counts.entry((provider, state)).or_default() += 1;
+        if let Some(end) = end {
+            let first = ends.entry(provider).or_insert(end);
+            *first = end.min(*first);
+        }
+    }
+    let metrics = &context.metrics;
+    metrics.credentials.reset();
+    for ((provider, state), count) in counts {
+        let labels = [provider.as_str(), state];
+        metrics.credentials.with_label_values(&labels).set(count);
+    }
+    metrics.credential_expiry.reset();
+    for (provider, end) in ends {
+        metrics
+            .credential_expiry
+            .with_label_values(&[provider.as_str()])
+            .set(end.as_millisecond() as f64 / 1000.0);
+    }
 }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use pullpass_api::registry::{CredentialStatus, NamespaceStatus, RegistryStatus};
-use pullpass_api::status::{CREDENTIALS_READY, DISTRIBUTED, NODES_READY, READY, Truth, condition};
+use pullpass_api::status::{
+    CREDENTIALS_READY, DISTRIBUTED, NODES_READY, READY, Truth, VERIFIED, condition,
+};
 use pullpass_core::policy::refused_cluster;
 use pullpass_core::reason::Reason;
 use pullpass_core::registry::CredentialKind;
@@ -212,13 +214,11 @@ pub(crate) fn status(
 ) -> Option<RegistryStatus> {
     let object = &known.object;
     let (judged_generation, verdict) = &known.verdict;
-    if known.gone_since.is_some()
-        || *verdict == Verdict::Pending
-        || *judged_generation != object.metadata.generation
-    {
+    if known.gone_since.is_some() || *judged_generation != object.metadata.generation {
         return None;
     }
-    let credential = judge_credential(verdict, last_good);
+    let is_withheld = known.withheld.is_any();
+    let credential = judge_credential(verdict, last_good, is_withheld);
     let distribution = match delivery.pull_secrets {
         PullSecrets::On => judge_distribution(known, verdict, last_good, cluster_name, tally),
         PullSecrets::Off => judge_withdrawal(tally),
@@ -229,7 +229,7 @@ pub(crate) fn status(
         (PullSecrets::Off, Some((judgement, _))) => judgement,
         (PullSecrets::On | PullSecrets::Off, _) => &distribution,
     };
-    let ready = judge_whole(&credential, reach, verdict, last_good);
+    let ready = judge_whole(&credential, reach, verdict, last_good, is_withheld);
     let none = Vec::new();
     let previous = object
         .status
@@ -237,27 +237,26 @@ pub(crate) fn status(
         .map_or(&none, |status| &status.conditions);
     let generation = object.metadata.generation;
     let (on_nodes, node_status) = nodes.unzip();
-    let conditions = [
-        (READY, ready),
-        (CREDENTIALS_READY, credential),
-        (DISTRIBUTED, distribution),
-    ]
-    .into_iter()
-    .chain(on_nodes.map(|judgement| (NODES_READY, judgement)))
-    .map(|(kind, judgement)| {
-        condition(
-            previous,
-            kind,
-            judgement.truth,
-            judgement.reason,
-            judgement.message,
-            generation,
-            now,
-        )
-    })
-    .collect();
-    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
     let needs_none = matches!(verdict, Verdict::Public | Verdict::Held);
+    let verified = (!needs_none).then(|| (VERIFIED, judge_verification(known, previous)));
+    let conditions = [(READY, ready), (CREDENTIALS_READY, credential)]
+        .into_iter()
+        .chain(verified)
+        .chain([(DISTRIBUTED, distribution)])
+        .chain(on_nodes.map(|judgement| (NODES_READY, judgement)))
+        .map(|(kind, judgement)| {
+            condition(
+                previous,
+                kind,
+                judgement.truth,
+                judgement.reason,
+                judgement.message,
+                generation,
+                now,
+            )
+        })
+        .collect();
+    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
     Some(RegistryStatus {
         observed_generation: generation,
         conditions,
@@ -276,7 +275,39 @@ pub(crate) fn status(
     })
 }
 
-fn judge_credential(verdict: &Verdict, last_good: Option<&LastGood>) -> Judgement {
+/// What was found out in this process, or else by the one before.
+fn judge_verification(known: &Known, previous: &[Condition]) -> Judgement {
+    if let Some(verified) = &known.verified {
+        return Judgement::new(verified.truth, verified.reason, verified.message.clone());
+    }
+    let before = previous.iter().find(|before| before.type_ == VERIFIED);
+    let told = before.and_then(|before| {
+        let truth = [Truth::True, Truth::False, Truth::Unknown]
+            .into_iter()
+            .find(|truth| truth.as_str() == before.status)?;
+        let reason = Reason::ALL
+            .iter()
+            .find(|reason| reason.as_str() == before.reason)?;
+        Some(Judgement::new(truth, *reason, before.message.clone()))
+    });
+    told.unwrap_or_else(|| {
+        Judgement::new(
+            Truth::Unknown,
+            Reason::CredentialPending,
+            "there is no credential to verify yet",
+        )
+    })
+}
+
+fn judge_credential(
+    verdict: &Verdict,
+    last_good: Option<&LastGood>,
+    is_withheld: bool,
+) -> Judgement {
+    let advise = |reason: Reason, message: &str| {
+        let kept = kept(last_good, is_withheld);
+        format!("{message}. {}{kept}", reason.advice())
+    };
     match verdict {
         Verdict::Public => Judgement::new(
             Truth::True,
@@ -293,29 +324,39 @@ fn judge_credential(verdict: &Verdict, last_good: Option<&LastGood>) -> Judgemen
             Reason::CredentialRead,
             "the credential was read and is in use",
         ),
+        // a Registry may come before its Secret: nothing is wrong yet
+        Verdict::Bad {
+            reason: Reason::SourceMissing,
+            message,
+        } if last_good.is_none() => Judgement::new(
+            Truth::Unknown,
+            Reason::SourceMissing,
+            advise(Reason::SourceMissing, message),
+        ),
         Verdict::Bad { reason, message } => {
-            Judgement::new(Truth::False, *reason, advise(*reason, message, last_good))
+            Judgement::new(Truth::False, *reason, advise(*reason, message))
         }
         Verdict::Invalid(message) => Judgement::new(
             Truth::False,
             Reason::InvalidRegistry,
-            advise(Reason::InvalidRegistry, message, last_good),
+            advise(Reason::InvalidRegistry, message),
         ),
         Verdict::Pending => Judgement::new(
             Truth::Unknown,
             Reason::CredentialPending,
-            "the credential has not been read yet",
+            "the credential is being read, exchanged or verified",
         ),
     }
 }
 
-fn advise(reason: Reason, message: &str, last_good: Option<&LastGood>) -> String {
-    let kept = match last_good.map(|last_good| last_good.refreshed_at) {
+/// What becomes of the credential in use.
+fn kept(last_good: Option<&LastGood>, is_withheld: bool) -> String {
+    match last_good.map(|last_good| last_good.refreshed_at) {
+        Some(_) if is_withheld => format!(" {}", Reason::CredentialWithheld.meaning()),
         Some(Some(time)) => format!(" The last good credential, of {time}, stays in use."),
         Some(None) => " The last good credential stays in use.".to_owned(),
         None => String::new(),
-    };
-    format!("{message}. {}{kept}", reason.advice())
+    }
 }
 
 fn judge_distribution(
@@ -363,6 +404,10 @@ fn judge_distribution(
     }
     if !tally.failed.is_empty() {
         return Judgement::new(Truth::False, Reason::SomeNamespacesFailed, failures(tally));
+    }
+    if known.withheld.is_any() {
+        let reason = Reason::CredentialWithheld;
+        return Judgement::new(Truth::False, reason, reason.meaning());
     }
     if let Some((reason, keys)) = &tally.not_for_installers {
         return Judgement::new(
@@ -472,9 +517,11 @@ fn judge_whole(
     distribution: &Judgement,
     verdict: &Verdict,
     last_good: Option<&LastGood>,
+    is_withheld: bool,
 ) -> Judgement {
     if credential.truth != Truth::True {
         let reason = match verdict {
+            Verdict::Bad { .. } if is_withheld => Reason::CredentialWithheld,
             Verdict::Bad { .. } if last_good.is_some() => Reason::KeepingLastGood,
             Verdict::Bad { .. }
             | Verdict::Invalid(_)
@@ -495,6 +542,8 @@ fn judge_whole(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upkeep::Verified;
+    use crate::world::Withheld;
     use pullpass_api::Registry;
     use pullpass_core::docker_config::Entries;
     use serde_json::{Value, json};
@@ -510,11 +559,10 @@ mod tests {
             },
         }))
         .unwrap();
+        let domain = pullpass_api::convert::registry(&object).ok().map(Arc::new);
         Known {
-            domain: pullpass_api::convert::registry(&object).ok().map(Arc::new),
-            object: Arc::new(object),
-            gone_since: None,
             verdict: (Some(3), verdict),
+            ..Known::new(Arc::new(object), domain)
         }
     }
 
@@ -529,6 +577,7 @@ mod tests {
             digest: [0; 32],
             refreshed_at: Some(now()),
             expires_at: None,
+            source: None,
             is_stored: true,
         }
     }
@@ -715,18 +764,107 @@ mod tests {
             )
             .is_none()
         );
-        let pending = everywhere(Verdict::Pending);
-        assert!(
-            status(
-                &pending,
+    }
+
+    #[test]
+    fn what_is_under_way_is_not_wrong() {
+        let missing = Verdict::Bad {
+            reason: Reason::SourceMissing,
+            message: "there is no Secret \"source\"".into(),
+        };
+        for (verdict, reason) in [
+            (Verdict::Pending, "CredentialPending"),
+            (missing, "SourceMissing"),
+        ] {
+            let status = status(
+                &everywhere(verdict),
                 None,
                 None,
-                &tally(0, 0),
+                &tally(2, 0),
                 &Delivery::default(),
-                now()
+                now(),
             )
-            .is_none()
+            .unwrap();
+            for kind in [READY, CREDENTIALS_READY] {
+                let (truth, told, _) = says(&status, kind);
+                assert_eq!((truth.as_str(), told.as_str()), ("Unknown", reason));
+            }
+            assert_eq!(says(&status, VERIFIED).0, "Unknown");
+        }
+    }
+
+    #[test]
+    fn a_withheld_credential_is_told_as_such() {
+        let verdict = Verdict::Bad {
+            reason: Reason::Unauthorized,
+            message: "docker.io: refused".into(),
+        };
+        let mut known = everywhere(verdict);
+        let key = pullpass_core::key::RegistryKey::parse("docker.io").unwrap();
+        known.withheld = Withheld::Keys(BTreeMap::from([(key, Reason::Unauthorized)]));
+        let status = status(
+            &known,
+            Some(&last_good()),
+            None,
+            &tally(3, 0),
+            &Delivery::default(),
+            now(),
+        )
+        .unwrap();
+        let (truth, reason, message) = says(&status, READY);
+        assert_eq!(
+            (truth.as_str(), reason.as_str()),
+            ("False", "CredentialWithheld")
         );
+        assert!(!message.contains("stays in use"), "{message}");
+        assert_eq!(says(&status, CREDENTIALS_READY).1, "Unauthorized");
+        assert_eq!(says(&status, DISTRIBUTED).1, "CredentialWithheld");
+    }
+
+    #[test]
+    fn a_verification_is_told_until_there_is_another() {
+        let mut known = everywhere(Verdict::Good);
+        known.verified = Some(Verified {
+            truth: Truth::Unknown,
+            reason: Reason::Unreachable,
+            message: "r.example.com: no such host".into(),
+        });
+        let first = status(
+            &known,
+            Some(&last_good()),
+            None,
+            &tally(3, 3),
+            &Delivery::default(),
+            now(),
+        )
+        .unwrap();
+        assert_eq!(says(&first, READY).0, "True");
+        let mut object = (*known.object).clone();
+        object.status = Some(first.clone());
+        // as in a new process
+        known.object = Arc::new(object);
+        known.verified = None;
+        let second = status(
+            &known,
+            Some(&last_good()),
+            None,
+            &tally(3, 3),
+            &Delivery::default(),
+            now(),
+        )
+        .unwrap();
+        assert_eq!(first, second);
+        let public = everywhere(Verdict::Public);
+        let public = status(
+            &public,
+            None,
+            None,
+            &tally(0, 0),
+            &Delivery::default(),
+            now(),
+        )
+        .unwrap();
+        assert!(public.conditions.iter().all(|c| c.type_ != VERIFIED));
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl fmt::Display for WriteError {
 
 /// What an API error says, without any part of the exchange's content: an answer that could not be understood may hold
 /// a Secret.
-fn explain(error: &kube::Error) -> String {
+pub(crate) fn explain(error: &kube::Error) -> String {
     const LONGEST: usize = 300;
     if let kube::Error::Api(status) = error {
         let message: String = status.message.chars().take(LONGEST).collect();

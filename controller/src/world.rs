@@ -13,15 +13,21 @@ use pullpass_api::convert;
 use pullpass_api::pull_access::RegistryAccess;
 use pullpass_api::registry::Registry;
 use pullpass_core::bundle::{Mode, NODES_NAMESPACE, RuntimeHost};
+use pullpass_core::docker_config::Entries;
+use pullpass_core::key::RegistryKey;
 use pullpass_core::policy::{Namespace, Policy};
+use pullpass_core::provider::serves_public_images;
 use pullpass_core::reason::Reason;
 use pullpass_core::registry::{CredentialKind, Registry as DomainRegistry};
 use pullpass_core::render::Outcome;
 use pullpass_daemon::Change;
+use pullpass_providers::connection::Via;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::credential::{self, LastGood};
+use crate::inquiry::{Login, Question, Verification};
 use crate::manifest::AUTHORITY_SECRET;
 use crate::nodes::{BundleSecret, BundleStanding, NodeTally, Nodes};
 use crate::observed::{Access, AccessContent, Copy};
@@ -30,6 +36,7 @@ use crate::queue::{Lane, Queue};
 use crate::rules::{Rules, Uncertain};
 use crate::source;
 use crate::taint::Tainted;
+use crate::upkeep::{Before, FailedLogin, Heard, Issued, Next, Verified};
 
 /// What an administrator sets for the whole cluster.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +51,10 @@ pub(crate) struct Settings {
     pub(crate) pull_secret_name: String,
     /// The name of the webhook's certificate.
     pub(crate) serving_secret: String,
+    /// How often a good credential is verified anew; `None` where none is verified.
+    pub(crate) verify_interval: Option<Duration>,
+    /// The way to registries and clouds where a Registry names none.
+    pub(crate) via: Via,
     /// Whether namespaces get pull secrets.
     pub(crate) pull_secrets: PullSecrets,
     /// How nodes hold credentials, where they do.
@@ -113,6 +124,87 @@ pub(crate) struct Known {
     pub(crate) domain: Option<Arc<DomainRegistry>>,
     /// How its credential stands, and for which generation that was found out.
     pub(crate) verdict: (Option<i64>, Verdict),
+    /// What is known of its verification; `None` where that is what the status says.
+    pub(crate) verified: Option<Verified>,
+    /// Keys whose login in use is kept out of every copy, and why.
+    pub(crate) withheld: Withheld,
+}
+
+/// What of a credential in use is kept out of every copy, since it would stand in the way of public images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Withheld {
+    /// Another process has withheld the credential, as the status says; how it stands has yet to be found out.
+    AsBefore,
+    /// These keys, each with its reason.
+    Keys(BTreeMap<RegistryKey, Reason>),
+}
+
+impl Withheld {
+    /// Whether there is anything.
+    pub(crate) fn is_any(&self) -> bool {
+        match self {
+            Self::AsBefore => true,
+            Self::Keys(keys) => !keys.is_empty(),
+        }
+    }
+}
+
+impl Known {
+    /// A Registry of which nothing is known but what its status says.
+    pub(crate) fn new(object: Arc<Registry>, domain: Option<Arc<DomainRegistry>>) -> Self {
+        let mut known = Self {
+            object,
+            gone_since: None,
+            domain,
+            verdict: (None, Verdict::Pending),
+            verified: None,
+            withheld: Withheld::Keys(BTreeMap::new()),
+        };
+        known.start_anew();
+        known
+    }
+
+    /// Nothing is known any more but what the status says.
+    fn start_anew(&mut self) {
+        self.verdict = (None, Verdict::Pending);
+        self.verified = None;
+        self.withheld = if Before::of(&self.object).is_withheld {
+            Withheld::AsBefore
+        } else {
+            Withheld::Keys(BTreeMap::new())
+        };
+    }
+}
+
+/// What was found out about a Registry's credential.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Findings {
+    /// How it stands; `None` where it stands as before.
+    pub(crate) verdict: Option<Verdict>,
+    /// What is known of its verification; `None` where that is as before.
+    pub(crate) verified: Option<Verified>,
+    /// Keys whose login in use is kept out of every copy, and why.
+    pub(crate) withheld: BTreeMap<RegistryKey, Reason>,
+}
+
+impl Findings {
+    /// What the next step says.
+    pub(crate) fn of(next: Next) -> Self {
+        Self {
+            verdict: next.verdict,
+            verified: next.verified,
+            withheld: next.withheld,
+        }
+    }
+}
+
+impl From<Verdict> for Findings {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            verdict: Some(verdict),
+            ..Self::default()
+        }
+    }
 }
 
 /// How a namespace stood when it was last looked at.
@@ -165,6 +257,10 @@ pub(crate) struct World {
     pub(crate) namespaces: Queue<String>,
     /// Registries whose credential or existence has to be looked at.
     pub(crate) registries: Queue<String>,
+    /// Registries for which a cloud is to be asked for a token.
+    pub(crate) logins: Queue<String>,
+    /// Registries that are to be asked about a credential.
+    pub(crate) verifications: Queue<String>,
     /// Something has changed that a status may speak of.
     pub(crate) statuses: Notify,
     /// Something has changed that certificates depend on.
@@ -186,6 +282,11 @@ struct Inner {
     registries: BTreeMap<String, Known>,
     secrets: BTreeMap<String, Arc<Secret>>,
     last_good: BTreeMap<String, LastGood>,
+    heard: BTreeMap<String, Heard>,
+    login_questions: HashMap<String, Arc<Question<Login>>>,
+    verification_questions: HashMap<String, Arc<Question<Verification>>>,
+    /// By Registry: what is left of its last good credential without what is withheld, and of which it is left.
+    rests: HashMap<String, (Arc<Entries>, Arc<Entries>)>,
     places: HashMap<String, Place>,
     /// Lists of registries as PullAccesses hold them: most are the same, and are kept once.
     lists: HashSet<SharedList>,
@@ -224,6 +325,8 @@ impl World {
             settings,
             namespaces: Queue::default(),
             registries: Queue::default(),
+            logins: Queue::default(),
+            verifications: Queue::default(),
             statuses: Notify::new(),
             certificates: Notify::new(),
             bundles: Notify::new(),
@@ -495,22 +598,142 @@ impl World {
         {
             inner.registries.remove(name);
             inner.last_good.remove(name);
+            inner.forget_answers(name);
         }
         drop(inner);
         self.publish();
     }
 
     /// It was found out how a Registry's credential stands.
-    pub(crate) fn judge(&self, name: &str, object: &Arc<Registry>, verdict: Verdict) {
+    pub(crate) fn judge(&self, name: &str, object: &Arc<Registry>, findings: Findings) {
         let mut inner = self.lock();
+        let mut is_news = false;
         if let Some(known) = inner.registries.get_mut(name)
             && known.object.metadata.uid == object.metadata.uid
         {
-            known.verdict = (object.metadata.generation, verdict);
+            let withheld = Withheld::Keys(findings.withheld);
+            is_news = known.withheld != withheld;
+            known.withheld = withheld;
+            if let Some(verdict) = findings.verdict {
+                let verdict = (object.metadata.generation, verdict);
+                is_news |= known.verdict != verdict;
+                known.verdict = verdict;
+            }
+            if findings.verified.is_some() {
+                is_news |= known.verified != findings.verified;
+                known.verified = findings.verified;
+            }
         }
         drop(inner);
         self.publish();
-        self.statuses.notify_one();
+        if is_news {
+            self.statuses.notify_one();
+        }
+    }
+
+    /// What clouds and registries have said about a Registry's credential.
+    pub(crate) fn heard(&self, name: &str) -> Option<Heard> {
+        self.lock().heard.get(name).cloned()
+    }
+
+    /// The registry is now asked in this way. What another process has found out holds for the first one only.
+    pub(crate) fn asks_in_way(&self, name: &str, way: &str) {
+        if let Some(heard) = self.lock().heard.get_mut(name)
+            && heard.way.as_deref() != Some(way)
+        {
+            if heard.way.is_some() {
+                heard.before.is_verified = false;
+            }
+            heard.way = Some(way.to_owned());
+        }
+    }
+
+    /// Sets what a cloud and the registry are to be asked; a question that is asked already goes on.
+    pub(crate) fn ask(
+        &self,
+        name: &str,
+        login: Option<Question<Login>>,
+        verification: Option<Question<Verification>>,
+    ) {
+        let mut inner = self.lock();
+        let is_new_login = set_question(&mut inner.login_questions, name, login);
+        let is_new_verification =
+            set_question(&mut inner.verification_questions, name, verification);
+        drop(inner);
+        if is_new_login {
+            self.logins.add(name.to_owned(), Lane::Express);
+        }
+        if is_new_verification {
+            self.verifications.add(name.to_owned(), Lane::Express);
+        }
+    }
+
+    /// What a cloud is to be asked for a Registry.
+    pub(crate) fn login_question(&self, name: &str) -> Option<Arc<Question<Login>>> {
+        self.lock().login_questions.get(name).map(Arc::clone)
+    }
+
+    /// What a Registry is to be asked.
+    pub(crate) fn verification_question(&self, name: &str) -> Option<Arc<Question<Verification>>> {
+        self.lock().verification_questions.get(name).map(Arc::clone)
+    }
+
+    /// A cloud has answered.
+    pub(crate) fn logged_in(
+        &self,
+        name: &str,
+        question: &Arc<Question<Login>>,
+        answer: Result<Issued, FailedLogin>,
+    ) {
+        let mut inner = self.lock();
+        let is_asked = inner
+            .login_questions
+            .get(name)
+            .is_some_and(|asked| Arc::ptr_eq(asked, question));
+        if !is_asked {
+            return;
+        }
+        let has_answer = answer.is_ok();
+        if let Some(heard) = inner.heard.get_mut(name) {
+            match answer {
+                Ok(issued) => (heard.issued, heard.failed) = (Some(issued), None),
+                Err(failed) => heard.failed = Some(failed),
+            }
+        }
+        if has_answer {
+            inner.login_questions.remove(name);
+        }
+        drop(inner);
+        self.registries.add(name.to_owned(), Lane::Express);
+    }
+
+    /// The registries of a Registry's keys have answered.
+    pub(crate) fn verified(
+        &self,
+        name: &str,
+        question: &Arc<Question<Verification>>,
+        answers: Vec<(RegistryKey, pullpass_providers::verify::Verification)>,
+    ) {
+        let now = clock::time_of_day();
+        let mut inner = self.lock();
+        let is_asked = inner
+            .verification_questions
+            .get(name)
+            .is_some_and(|asked| Arc::ptr_eq(asked, question));
+        if !is_asked {
+            return;
+        }
+        inner.verification_questions.remove(name);
+        if let Some(heard) = inner.heard.get_mut(name) {
+            for (key, verification) in answers {
+                if let Some(login) = question.about.entries.get(&key) {
+                    let way = &question.about.way;
+                    heard.proofs.add(&key, login, way, verification, now);
+                }
+            }
+        }
+        drop(inner);
+        self.registries.add(name.to_owned(), Lane::Express);
     }
 
     /// Makes new rules of what is known, and has all namespaces looked at if they differ from those before.
@@ -539,6 +762,17 @@ impl World {
 
     /// Everything has to be looked at: a new term has begun.
     pub(crate) fn look_at_everything(&self) {
+        let mut inner = self.lock();
+        // another has led meanwhile
+        let names: Vec<String> = inner.registries.keys().cloned().collect();
+        for name in names {
+            inner.forget_answers(&name);
+            if let Some(known) = inner.registries.get_mut(&name) {
+                known.start_anew();
+            }
+            inner.begin_to_hear(&name);
+        }
+        drop(inner);
         self.publish();
         let inner = self.lock();
         let registries: BTreeSet<String> = inner
@@ -781,6 +1015,30 @@ impl World {
     }
 }
 
+/// Returns whether the question is another than before.
+fn set_question<T>(
+    questions: &mut HashMap<String, Arc<Question<T>>>,
+    name: &str,
+    question: Option<Question<T>>,
+) -> bool {
+    match question {
+        None => {
+            questions.remove(name);
+            false
+        }
+        Some(question) => {
+            if questions
+                .get(name)
+                .is_some_and(|asked| asked.text == question.text)
+            {
+                return false;
+            }
+            questions.insert(name.to_owned(), Arc::new(question));
+            true
+        }
+    }
+}
+
 enum Upsert {
     New,
     Changed,
@@ -794,13 +1052,9 @@ impl Inner {
         let object = Arc::new(object);
         let converted = convert::registry(&object).ok().map(Arc::new);
         let Some(known) = self.registries.get_mut(&name) else {
-            let known = Known {
-                object,
-                gone_since: None,
-                domain: converted,
-                verdict: (None, Verdict::Pending),
-            };
-            self.registries.insert(name.clone(), known);
+            self.registries
+                .insert(name.clone(), Known::new(object, converted));
+            self.begin_to_hear(&name);
             return Some(name);
         };
         let is_same_object = known.object.metadata.uid == object.metadata.uid;
@@ -811,11 +1065,14 @@ impl Inner {
             None if is_same_object => known.domain.take(),
             None => None,
         };
-        if !is_same_object {
-            known.verdict = (None, Verdict::Pending);
-        }
         known.gone_since = None;
         known.object = object;
+        if !is_same_object {
+            known.start_anew();
+            self.forget_answers(&name);
+            self.begin_to_hear(&name);
+            return Some(name);
+        }
         if is_unchanged {
             // the verdict holds for the generation that only other metadata has moved to
             known.verdict.0 = known.object.metadata.generation;
@@ -840,10 +1097,7 @@ impl Inner {
         let mut touched: Vec<String> = self
             .registries
             .iter()
-            .filter(|(_, known)| {
-                let auth = known.object.spec.auth.as_ref();
-                auth.and_then(source::secret_name) == Some(name)
-            })
+            .filter(|(_, known)| source::secret_names(&known.object.spec).any(|of| of == name))
             .map(|(registry, _)| registry.clone())
             .collect();
         if let Some(registry) = credential::registry_of(name) {
@@ -924,7 +1178,68 @@ impl Inner {
         list
     }
 
-    fn make_rules(&self, settings: &Settings) -> Rules {
+    fn begin_to_hear(&mut self, name: &str) {
+        if let Some(known) = self.registries.get(name) {
+            let heard = Heard::nothing(clock::time_of_day(), Before::of(&known.object));
+            self.heard.insert(name.to_owned(), heard);
+        }
+    }
+
+    fn forget_answers(&mut self, name: &str) {
+        self.heard.remove(name);
+        self.login_questions.remove(name);
+        self.verification_questions.remove(name);
+        self.rests.remove(name);
+    }
+
+    /// The last good credential without what is withheld of it; the reason where that is all of it.
+    fn in_use(&mut self, name: &str) -> Option<Result<Arc<Entries>, Reason>> {
+        let known = self.registries.get(name)?;
+        let entries = Arc::clone(&self.last_good_of(known)?.entries);
+        let withheld: BTreeMap<&RegistryKey, Reason> = match &known.withheld {
+            Withheld::Keys(keys) => keys.iter().map(|(key, reason)| (key, *reason)).collect(),
+            Withheld::AsBefore => entries
+                .keys()
+                .filter(|key| serves_public_images(key))
+                .map(|key| (key, Reason::CredentialWithheld))
+                .collect(),
+        };
+        let is_kept = |key: &RegistryKey| !withheld.contains_key(key);
+        let count = entries.keys().filter(|key| is_kept(key)).count();
+        if count == entries.len() {
+            return Some(Ok(entries));
+        }
+        if let (0, Some(reason)) = (count, withheld.values().next()) {
+            return Some(Err(*reason));
+        }
+        // rules compare entries by identity
+        if let Some((of, rest)) = self.rests.get(name)
+            && Arc::ptr_eq(of, &entries)
+            && rest.len() == count
+            && rest.keys().all(is_kept)
+        {
+            return Some(Ok(Arc::clone(rest)));
+        }
+        let rest: Entries = entries
+            .iter()
+            .filter(|(key, _)| is_kept(key))
+            .map(|(key, login)| (key.clone(), login.clone()))
+            .collect();
+        let rest = Arc::new(rest);
+        self.rests
+            .insert(name.to_owned(), (entries, Arc::clone(&rest)));
+        Some(Ok(rest))
+    }
+
+    fn make_rules(&mut self, settings: &Settings) -> Rules {
+        let names: Vec<String> = self.registries.keys().cloned().collect();
+        let mut in_use: HashMap<String, Result<Arc<Entries>, Reason>> = names
+            .into_iter()
+            .filter_map(|name| {
+                let entries = self.in_use(&name)?;
+                Some((name, entries))
+            })
+            .collect();
         let mut uncertain = Uncertain::default();
         let mut policy = Policy {
             cluster_name: settings.cluster_name.clone(),
@@ -942,8 +1257,8 @@ impl Inner {
                 continue;
             };
             policy.registries.push(Arc::clone(domain));
-            let credential = match self.last_good_of(known) {
-                Some(last_good) => Ok(Arc::clone(&last_good.entries)),
+            let credential = match in_use.remove(name) {
+                Some(in_use) => in_use,
                 None => {
                     let had_one = known
                         .object

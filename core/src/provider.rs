@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::ecr_host::{EcrHost, EcrHostError};
 use crate::key::RegistryKey;
 
 /// The kinds of registry. Each is displayed as the resource writes it.
@@ -85,14 +86,15 @@ impl Provider {
         // a port other than https's own is nothing that the providers offer
         let host = host.strip_suffix(":443").unwrap_or(host);
         let host = host.to_ascii_lowercase();
+        match EcrHost::parse(&host) {
+            Ok(EcrHost::Public { .. }) => return Self::EcrPublic,
+            // of which region is a matter of the login
+            Ok(EcrHost::Private { .. }) | Err(EcrHostError::RegionWildcard) => return Self::Ecr,
+            Err(EcrHostError::NotEcr) => {}
+        }
         let labels: Vec<&str> = host.split('.').collect();
         match labels.as_slice() {
             ["docker", "io"] | [.., "docker", "io"] => Self::DockerHub,
-            ["public", "ecr", "aws"] | ["ecr-public", "aws", "com"] => Self::EcrPublic,
-            // all partitions: amazonaws.com, amazonaws.com.cn, amazonaws.eu and the isolated ones
-            [_, "dkr", "ecr" | "ecr-fips", _region, _, ..] => Self::Ecr,
-            // dual-stack: <account>.dkr-ecr.<region>.on.aws
-            [_, "dkr-ecr" | "dkr-ecr-fips", _region, "on", _, ..] => Self::Ecr,
             [_, .., "azurecr", "io" | "cn" | "us"] => Self::Acr,
             [location, "pkg", "dev"] if is_docker_location(location) => Self::ArtifactRegistry,
             // regional endpoints: docker.<location>.rep.pkg.dev

@@ -111,7 +111,7 @@ fn settled() -> World {
     world.secrets_changed(Change::Restarted(vec![credential("r-1", "dTpw")]));
     world.namespaces_changed(Change::Restarted(vec![team_a()]));
     let object = Arc::clone(&world.registry("acme").unwrap().0.object);
-    world.judge("acme", &object, Verdict::Good);
+    world.judge("acme", &object, Verdict::Good.into());
     world
 }
 

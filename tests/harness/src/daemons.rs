@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::fake_ecr::FakeEcr;
 use crate::objects::{SYSTEM_NAMESPACE, named};
 use crate::server::ApiServer;
 use crate::{admission, cluster, identity, must};
@@ -134,6 +135,14 @@ pub struct Webhook {
     pub authority: String,
 }
 
+fn controller_config(identity: &str, flags: &[&str]) -> pullpass_controller::Config {
+    let own = ["pullpass-controller", "--identity", identity];
+    must(
+        pullpass_controller::Config::try_parse_from([&own, flags].concat())
+            .context("the controller's flags"),
+    )
+}
+
 impl ApiServer {
     /// Starts the controller with this identity and these flags, and waits until it is ready, which it is whether it leads
     /// or not.
@@ -143,13 +152,22 @@ impl ApiServer {
         daemon
     }
 
+    /// Starts the controller with a fake of Amazon's clouds in place of the real ones, and waits until it is ready.
+    pub async fn start_controller_at(&self, identity: &str, aws: &FakeEcr) -> Daemon {
+        let mut config = controller_config(identity, &[]);
+        config.controller.endpoints.aws = Some(must(aws.url().parse().map_err(Into::into)));
+        let daemon = self.start_configured_controller(config).await;
+        daemon.ready().await;
+        daemon
+    }
+
     /// The same without waiting, for where it cannot become ready.
     pub async fn start_controller_unready(&self, identity: &str, flags: &[&str]) -> Daemon {
-        let own = ["pullpass-controller", "--identity", identity];
-        let config = must(
-            pullpass_controller::Config::try_parse_from([&own, flags].concat())
-                .context("the controller's flags"),
-        );
+        self.start_configured_controller(controller_config(identity, flags))
+            .await
+    }
+
+    async fn start_configured_controller(&self, config: pullpass_controller::Config) -> Daemon {
         let started =
             Daemon::start(
                 self,

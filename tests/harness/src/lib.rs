@@ -15,6 +15,8 @@ mod clean;
 pub mod cluster;
 pub mod daemons;
 mod dump;
+pub mod fake_ecr;
+pub mod fake_registry;
 mod full;
 pub mod identity;
 mod image;

@@ -502,7 +502,13 @@ async fn a_registry_that_never_had_a_credential_holds_nobody_up() {
         &registries::private("broken", "broken.example.com", &["team*", "lonely*"]),
     )
     .await;
-    has_condition(server, "broken", "CredentialsReady", "False/SourceMissing").await;
+    has_condition(
+        server,
+        "broken",
+        "CredentialsReady",
+        "Unknown/SourceMissing",
+    )
+    .await;
     let team = scene.teams(1).await.remove(0);
     let access = serde_json::to_value(copies::access(server, &team).await.unwrap()).unwrap();
     let told: Vec<_> = access["registries"]

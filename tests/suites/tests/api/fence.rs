@@ -585,6 +585,39 @@ fn redirected(recorder: &Recorder) -> Value {
     }]})
 }
 
+/// What the controller shows to a cloud to prove who it is, and nothing by which its identity would outlive its pod.
+#[tokio::test]
+async fn with_the_policies_a_token_of_the_own_account_is_for_clouds() {
+    let scene = scene(true).await;
+    let token = |account: &str, spec: Value| {
+        Attempt::post(
+            format!("/api/v1/namespaces/{SYSTEM_NAMESPACE}/serviceaccounts/{account}/token"),
+            &json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}),
+        )
+    };
+    let for_a_cloud = json!({"audiences": ["sts.amazonaws.com"], "expirationSeconds": 600});
+    let own = token(CONTROLLER, for_a_cloud.clone());
+    scene.allows(&scene.controller, &[own]).await;
+    let api_server = "https://kubernetes.default.svc.cluster.local";
+    let others = [
+        token(WEBHOOK, for_a_cloud),
+        token(CONTROLLER, json!({"expirationSeconds": 600})),
+        token(
+            CONTROLLER,
+            json!({"audiences": [api_server], "expirationSeconds": 600}),
+        ),
+        token(
+            CONTROLLER,
+            json!({"audiences": ["sts.amazonaws.com", api_server], "expirationSeconds": 600}),
+        ),
+        token(
+            CONTROLLER,
+            json!({"audiences": ["sts.amazonaws.com"], "expirationSeconds": 86_400}),
+        ),
+    ];
+    scene.refuses(&scene.controller, &others).await;
+}
+
 #[tokio::test]
 async fn without_the_policies_a_redirected_webhook_sees_everything() {
     let scene = scene(false).await;

@@ -11,6 +11,7 @@ mod admission;
 mod certificates;
 mod copies;
 mod crds;
+mod credentials;
 mod fence;
 mod leader;
 mod merging;

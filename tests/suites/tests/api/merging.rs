@@ -224,7 +224,7 @@ async fn a_hand_over_leaves_no_moment_without_a_credential() {
     let mut new = registries::private("new", HOST, &["team*"]);
     new.spec.priority = 1;
     registries::create(&server, &new).await;
-    has_condition(&server, "new", "CredentialsReady", "False/SourceMissing").await;
+    has_condition(&server, "new", "CredentialsReady", "Unknown/SourceMissing").await;
     has_login(&server, &team, HOST, "old", "old").await;
     registries::write_source(&server, "new", "new", "new").await;
     has_condition(&server, "new", "Ready", "True/Synced").await;
