@@ -52,7 +52,7 @@ use serde::{Deserialize, Serialize};
     ),
     printcolumn(
         name = "Effective",
-        type_ = "date",
+        type_ = "string",
         json_path = ".effectiveAt",
         description = "From when on kubelet uses them at the latest"
     ),

@@ -36,6 +36,7 @@ mod term;
 mod uninstall;
 mod upkeep;
 mod watches;
+mod withdraw;
 mod world;
 
 use std::convert::Infallible;

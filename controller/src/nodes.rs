@@ -123,6 +123,10 @@ impl Nodes {
             .get(secret)
             .and_then(|secret| secret.bundle.as_ref())
             .map(|bundle| bundle.generation);
+        let told = self
+            .standing
+            .as_ref()
+            .and_then(|standing| standing.generations.get(secret).copied());
         let held = self
             .states
             .values()
@@ -130,7 +134,7 @@ impl Nodes {
             .filter(|held| held.name == secret)
             .filter_map(|held| u64::try_from(held.generation).ok());
         // a node that tells nonsense does not stop the count
-        let most = held.chain(written).max().unwrap_or(0);
+        let most = held.chain(written).chain(told).max().unwrap_or(0);
         most.min(u64::from(u32::MAX)) + 1
     }
 }

@@ -33,6 +33,7 @@ use crate::namespace;
 use crate::observed::{Access, Copy, Version};
 use crate::plan::REVOKED;
 use crate::term::Term;
+use crate::withdraw::withdraw;
 use crate::world::World;
 
 /// Who holds the Lease from the uninstallation on.
@@ -192,6 +193,18 @@ async fn give_back(leases: &Api<Lease>, name: &str) {
 }
 
 async fn remove(client: Client, options: &ControllerOptions) -> Result<Left, UninstallError> {
+    if options.nodes.is_some() {
+        let nodes = withdraw(&client)
+            .await
+            .map_err(api_error("have nodes give up what they hold"))?;
+        if !nodes.is_empty() {
+            tracing::warn!(
+                count = nodes.len(),
+                nodes = some(&nodes),
+                "these nodes have not said that they gave up what they hold: look at their agents, or delete Pullpass's entries there by hand"
+            );
+        }
+    }
     let metrics = Metrics::register(&prometheus::Registry::new())?;
     let term = Term::new(clock::now() + HELD_FOR);
     let mut pause = FIRST_PAUSE;

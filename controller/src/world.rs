@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use pullpass_api::NodePullAccess;
 use pullpass_api::convert;
 use pullpass_api::pull_access::RegistryAccess;
-use pullpass_api::registry::Registry;
+use pullpass_api::registry::{Registry, Tls, TlsMode};
 use pullpass_core::bundle::{Mode, NODES_NAMESPACE, RuntimeHost};
 use pullpass_core::docker_config::Entries;
 use pullpass_core::key::RegistryKey;
@@ -373,6 +373,8 @@ impl World {
         }
         drop(inner);
         self.statuses.notify_one();
+        // how the runtime reaches a registry is no part of the rules
+        self.bundles.notify_one();
         self.registries.add_all(touched, Lane::Express);
     }
 
@@ -462,6 +464,7 @@ impl World {
             .collect();
         drop(inner);
         self.certificates.notify_one();
+        self.bundles.notify_one();
         self.registries.add_all(touched, Lane::Express);
     }
 
@@ -994,9 +997,19 @@ impl World {
         }
     }
 
-    /// How the runtime is to reach registries, by the Registry's name.
+    /// How the runtime is to reach registries, by the Registry's name, where that is another way than its own.
     pub(crate) fn runtime_hosts(&self) -> BTreeMap<String, RuntimeHost> {
-        BTreeMap::new()
+        let inner = self.lock();
+        let hosts = inner.registries.iter().filter_map(|(name, known)| {
+            let tls = known.object.spec.connection.as_ref()?.tls.as_ref()?;
+            let host = RuntimeHost {
+                ca: inner.authorities(tls),
+                insecure: tls.mode == TlsMode::Insecure,
+                ..RuntimeHost::default()
+            };
+            (host != RuntimeHost::default()).then(|| (name.clone(), host))
+        });
+        hosts.collect()
     }
 
     /// The rules in force.
@@ -1079,6 +1092,15 @@ impl Inner {
             return None;
         }
         Some(name)
+    }
+
+    /// The certificates in the Secret that a Registry names, where it is there.
+    fn authorities(&self, tls: &Tls) -> Option<String> {
+        const DEFAULT_KEY: &str = "ca.crt";
+        let secret = self.secrets.get(&tls.ca_secret_ref.as_ref()?.name)?;
+        let key = tls.ca_key.as_deref().unwrap_or(DEFAULT_KEY);
+        let content = &secret.data.as_ref()?.get(key)?.0;
+        String::from_utf8(content.clone()).ok()
     }
 
     fn upsert_namespace(&mut self, namespace: Namespace) -> Upsert {
