@@ -19,7 +19,8 @@ pub const RELEASE: &str = "pullpass";
 const FIELD_MANAGER: &str = "pullpass-tests";
 
 /// Kinds that run something, or lead to something that runs. On an API server without nodes they lead nowhere.
-const RUNNING_KINDS: [&str; 5] = [
+const RUNNING_KINDS: [&str; 6] = [
+    "DaemonSet",
     "Deployment",
     "Job",
     "PodDisruptionBudget",
@@ -76,9 +77,19 @@ impl ApiServer {
             .await;
     }
 
+    /// The same with these values (`key=value`).
+    pub async fn apply_chart_with(&self, values: &[&str]) {
+        self.apply_rendered(values, |kind| !RUNNING_KINDS.contains(&kind))
+            .await;
+    }
+
     /// Applies the chart's objects of some kinds, but for the hooks.
     pub async fn apply_chart_where(&self, is_wanted: impl Fn(&str) -> bool) {
-        for object in self.rendered_chart(&[]).await {
+        self.apply_rendered(&[], is_wanted).await;
+    }
+
+    async fn apply_rendered(&self, values: &[&str], is_wanted: impl Fn(&str) -> bool) {
+        for object in self.rendered_chart(values).await {
             let is_hook = object
                 .metadata
                 .annotations

@@ -6,7 +6,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
     ValidatingWebhookConfiguration,
 };
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
@@ -48,6 +48,8 @@ pub(crate) async fn empty(client: &Client) -> Result<()> {
     delete_all::<ValidatingAdmissionPolicy>(client).await?;
     delete_roles::<ClusterRoleBinding>(client).await?;
     delete_roles::<ClusterRole>(client).await?;
+    // an API server that is emptied has no real ones
+    delete_all::<Node>(client).await?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let doomed: Vec<String> = namespaces
         .list_metadata(&ListParams::default())

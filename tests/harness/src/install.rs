@@ -30,8 +30,12 @@ const FIELD_MANAGER: &str = "pullpass-tests";
 /// How long kube-proxy may take to hear of pods that are ready. Below a second on an idle machine.
 const REACHABLE: Duration = Duration::from_secs(60);
 
-/// Both images, each an OCI archive.
-const ARCHIVES: [&str; 2] = ["target/images/webhook.tar", "target/images/controller.tar"];
+/// All images, each an OCI archive.
+const ARCHIVES: [&str; 3] = [
+    "target/images/webhook.tar",
+    "target/images/controller.tar",
+    "target/images/node-agent.tar",
+];
 
 /// Whether what runs in the cluster is what the checkout holds.
 pub(crate) async fn is_current(server: &ApiServer) -> Result<bool> {
@@ -79,15 +83,16 @@ pub(crate) async fn install(server: &ApiServer) -> Result<()> {
         .load_images(&archives.each_ref().map(String::as_str))
         .await?;
     enforce_restricted_profile(server).await?;
-    upgrade(server).await?;
+    upgrade(server, &[]).await?;
     record(server, &wanted).await
 }
 
-/// Runs `helm upgrade --install` as a user would, with the images that are built here.
-pub(crate) async fn upgrade(server: &ApiServer) -> Result<()> {
+/// Runs `helm upgrade --install` as a user would, with the images that are built here and these values (`key=value`) beside
+/// the default ones.
+pub(crate) async fn upgrade(server: &ApiServer, values: &[&str]) -> Result<()> {
     let directory = chart::directory();
     let tag = format!("image.tag={}", tag()?);
-    let arguments = [
+    let mut arguments = vec![
         "upgrade",
         "--install",
         RELEASE,
@@ -100,7 +105,13 @@ pub(crate) async fn upgrade(server: &ApiServer) -> Result<()> {
         "--set",
         &tag,
     ];
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
     server.cluster().helm(&arguments).await?;
+    if values.contains(&"pullSecrets.enabled=false") {
+        return Ok(());
+    }
     is_reachable(server).await
 }
 
