@@ -47,8 +47,11 @@ async fn version(server: &ApiServer, namespace: &str) -> (String, String) {
 }
 
 async fn events(server: &ApiServer, registry: &str) -> Vec<String> {
+    let registries: Api<Registry> = server.all();
+    // another test may have had one of the same name
+    let uid = registries.get(registry).await.unwrap().uid().unwrap();
     let events: Api<Event> = server.of("default");
-    let about = ListParams::default().fields(&format!("involvedObject.name={registry}"));
+    let about = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
     let events = events.list(&about).await.unwrap();
     events
         .into_iter()
