@@ -222,32 +222,42 @@ fn files<'a>(
     }
 }
 
-/// As containerd's `docs/hosts.md` has it: settings of the server itself at the top, then the hosts that are asked before
-/// it, in order. A relative path is looked up beside the file, so that it does not matter where a node has the directory.
+/// As containerd's `docs/hosts.md` has it: the hosts that are asked, in order, the registry itself as the last of them.
+/// What a registry needs stands in a block of its own, since containerd 1.6 does not heed `skip_verify` beside `server`.
+/// A relative path is looked up beside the file, so that it does not matter where a node has the directory.
 fn hosts_file(server: &str, settings: &RuntimeHost) -> String {
-    let mut document = DocumentMut::new();
-    document.insert("server", value(format!("https://{server}")));
-    if settings.ca.is_some() {
-        document.insert("ca", value(AUTHORITY_FILE));
-    }
-    if settings.insecure {
-        document.insert("skip_verify", value(true));
-    }
-    let mut mirrors = Table::new();
-    mirrors.set_implicit(true);
+    let itself = format!("https://{server}");
+    let mut hosts = Table::new();
+    hosts.set_implicit(true);
     for url in &settings.mirrors {
-        let mut mirror = Table::new();
-        let capabilities = Array::from_iter(["pull", "resolve"]);
-        mirror.insert("capabilities", value(capabilities));
+        let mut mirror = host();
         if names_the_api(url) {
             mirror.insert("override_path", value(true));
         }
-        mirrors.insert(url, Item::Table(mirror));
+        hosts.insert(url, Item::Table(mirror));
     }
-    if !mirrors.is_empty() {
-        document.insert("host", Item::Table(mirrors));
+    // a mirror of the same name would take its place
+    hosts.remove(&itself);
+    let mut registry = host();
+    if settings.ca.is_some() {
+        registry.insert("ca", value(AUTHORITY_FILE));
     }
+    if settings.insecure {
+        registry.insert("skip_verify", value(true));
+    }
+    hosts.insert(&itself, Item::Table(registry));
+    let mut document = DocumentMut::new();
+    document.insert("server", value(itself));
+    document.insert("host", Item::Table(hosts));
     format!("{MARK}{document}")
+}
+
+/// A block of a host that images are pulled from.
+fn host() -> Table {
+    let mut host = Table::new();
+    let capabilities = Array::from_iter(["pull", "resolve"]);
+    host.insert("capabilities", value(capabilities));
+    host
 }
 
 /// Whether the path of a base URL says where the registry's API is, which containerd otherwise puts at its end.
@@ -367,7 +377,7 @@ mod tests {
     fn containerd_is_told_the_authority() {
         assert_eq!(
             hosts("registry.example.com:5000", private()),
-            "server = \"https://registry.example.com:5000\"\nca = \"pullpass-ca.crt\"\n"
+            "server = \"https://registry.example.com:5000\"\n\n[host.\"https://registry.example.com:5000\"]\ncapabilities = [\"pull\", \"resolve\"]\nca = \"pullpass-ca.crt\"\n"
         );
     }
 
@@ -383,7 +393,7 @@ mod tests {
         };
         assert_eq!(
             hosts("index.docker.io", settings),
-            "server = \"https://registry-1.docker.io\"\nskip_verify = true\n\n[host.\"https://z.example.com\"]\ncapabilities = [\"pull\", \"resolve\"]\n\n[host.\"https://a.example.com/v2/proxy\"]\ncapabilities = [\"pull\", \"resolve\"]\noverride_path = true\n"
+            "server = \"https://registry-1.docker.io\"\n\n[host.\"https://z.example.com\"]\ncapabilities = [\"pull\", \"resolve\"]\n\n[host.\"https://a.example.com/v2/proxy\"]\ncapabilities = [\"pull\", \"resolve\"]\noverride_path = true\n\n[host.\"https://registry-1.docker.io\"]\ncapabilities = [\"pull\", \"resolve\"]\nskip_verify = true\n"
         );
     }
 
