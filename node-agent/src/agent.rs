@@ -434,9 +434,14 @@ impl Agent {
         }
         for delivery in self.others.into_iter().chain([self.active]) {
             match blocking(move || delivery.withdraw()).await {
-                Ok(_) => tracing::info!(
-                    "the agent is being removed: everything of Pullpass was taken off the node"
-                ),
+                Ok(withdrawn) => match withdrawn.remark {
+                    Some(remark) => {
+                        tracing::warn!(reason = %remark.reason, message = remark.message, "the agent is being removed: not everything of Pullpass could be taken off the node");
+                    }
+                    None => tracing::info!(
+                        "the agent is being removed: everything of Pullpass was taken off the node"
+                    ),
+                },
                 Err(trouble) => {
                     tracing::error!(reason = %trouble.reason, message = trouble.message, "not everything of Pullpass was taken off the node");
                 }

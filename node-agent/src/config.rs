@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use pullpass_core::bundle::Mode;
 use pullpass_daemon::Options;
 
+use crate::kubelet_restart::Policy;
+
 /// Gives this node's kubelet the credentials that the controller has put into the node bundle
 #[derive(Clone, Debug, Parser)]
 #[command(name = "pullpass-node-agent")]
@@ -91,6 +93,95 @@ pub struct AgentOptions {
         value_delimiter = ','
     )]
     pub masked_directories: Vec<PathBuf>,
+
+    /// Flags of mode credentialProvider.
+    #[command(flatten)]
+    pub provider: ProviderOptions,
+}
+
+/// Flags of mode credentialProvider. Paths are those of the host, but for the program's.
+#[derive(Clone, Debug, Args)]
+pub struct ProviderOptions {
+    /// The directory of kubelet's provider configuration: that of the file, or of several
+    #[arg(
+        long,
+        env = "PULLPASS_PROVIDER_CONFIG_DIRECTORY",
+        value_name = "DIRECTORY",
+        default_value = "/etc/kubernetes/credential-providers"
+    )]
+    pub provider_config_directory: PathBuf,
+
+    /// The file's name in that directory; a file of our own where it is empty, for a kubelet that reads all of them
+    #[arg(
+        long,
+        env = "PULLPASS_PROVIDER_CONFIG_FILE",
+        value_name = "NAME",
+        default_value = ""
+    )]
+    pub provider_config_file: String,
+
+    /// The directory of kubelet's provider programs
+    #[arg(
+        long,
+        env = "PULLPASS_PROVIDER_PROGRAMS",
+        value_name = "DIRECTORY",
+        default_value = "/etc/kubernetes/credential-providers/bin"
+    )]
+    pub provider_programs: PathBuf,
+
+    /// The directory that the plugin answers from
+    #[arg(
+        long,
+        env = "PULLPASS_PROVIDER_STORE",
+        value_name = "DIRECTORY",
+        default_value = "/var/lib/pullpass"
+    )]
+    pub provider_store: PathBuf,
+
+    /// The plugin's program in this container
+    #[arg(
+        long,
+        env = "PULLPASS_PROVIDER_PROGRAM",
+        value_name = "FILE",
+        default_value = "/pullpass-credential-provider"
+    )]
+    pub provider_program: PathBuf,
+
+    /// Ports of registries that kubelet is to ask about, beside those without a port
+    #[arg(
+        long,
+        env = "PULLPASS_PROVIDER_PORTS",
+        value_name = "PORT,…",
+        value_delimiter = ','
+    )]
+    pub provider_ports: Vec<u16>,
+
+    /// Whether kubelet is restarted when it has to read a changed configuration: Never or WhenNeeded
+    #[arg(
+        long,
+        env = "PULLPASS_KUBELET_RESTART",
+        value_name = "POLICY",
+        default_value = "Never"
+    )]
+    pub kubelet_restart: Policy,
+
+    /// Kubelet's unit of systemd
+    #[arg(
+        long,
+        env = "PULLPASS_KUBELET_UNIT",
+        value_name = "NAME",
+        default_value = "kubelet.service"
+    )]
+    pub kubelet_unit: String,
+
+    /// The socket of the host's system bus
+    #[arg(
+        long,
+        env = "PULLPASS_SYSTEM_BUS",
+        value_name = "FILE",
+        default_value = "/run/dbus/system_bus_socket"
+    )]
+    pub system_bus: PathBuf,
 }
 
 impl AsRef<Options> for Config {
@@ -145,6 +236,29 @@ mod tests {
         assert_eq!(found.mounted, Path::new("/mnt/var/lib/kubelet"));
         assert_eq!(found.named, Path::new("/var/lib/kubelet"));
         assert_eq!(agent.masked_directories.len(), 2);
+    }
+
+    #[test]
+    fn mode_credential_provider_takes_what_the_chart_gives() {
+        let config = Config::try_parse_from([
+            "pullpass-node-agent",
+            "--node=a",
+            "--mode=credentialProvider",
+            "--provider-config-directory=/etc/eks/image-credential-provider",
+            "--provider-config-file=config.json",
+            "--provider-programs=/opt/kubelet/bin",
+            "--provider-store=/var/lib/pullpass",
+            "--provider-ports=5000,8443",
+            "--kubelet-restart=WhenNeeded",
+            "--kubelet-unit=kubelet.service",
+        ])
+        .unwrap();
+        let agent = config.agent;
+        assert_eq!(agent.mode, Mode::CredentialProvider);
+        assert_eq!(agent.provider.provider_ports, [5000, 8443]);
+        assert_eq!(agent.provider.kubelet_restart, Policy::WhenNeeded);
+        let bus = agent.mounted(&agent.provider.system_bus);
+        assert_eq!(bus.mounted, Path::new("/host/run/dbus/system_bus_socket"));
     }
 
     #[test]

@@ -96,6 +96,8 @@ pub enum RestartError {
 pub enum Outcome {
     /// Kubelet is back with the new configuration.
     Restarted,
+    /// systemd was not asked, or refused: nothing has changed, and the new configuration is in place.
+    NotAsked(RestartError),
     /// It did not come back. It is with the old configuration now.
     RolledBack(RestartError),
     /// It did not come back, nor with the old one: the first error, and the last.
@@ -177,13 +179,10 @@ impl Systemd {
         manager.restart_unit(unit, "replace").await.map_err(bus)?;
         let mut last = String::new();
         let watched = timeout(pace.patience, self.stays(unit, before, pace, &mut last)).await;
-        match watched {
-            Ok(outcome) => outcome.map_err(bus),
-            Err(_) => Err(RestartError::NotBack {
-                unit: unit.to_owned(),
-                state: last,
-            }),
-        }
+        watched.map_err(|_| RestartError::NotBack {
+            unit: unit.to_owned(),
+            state: last,
+        })
     }
 
     /// Restarts a unit whose configuration has changed. Where it does not come back, `roll_back` puts the old
@@ -195,16 +194,14 @@ impl Systemd {
         &self,
         unit: &str,
         pace: Pace,
-        roll_back: impl AsyncFnOnce() -> Result<(), E>,
+        roll_back: impl FnOnce() -> Result<(), E>,
     ) -> Result<Outcome, E> {
-        let Err(refused) = self.restart(unit, pace).await else {
-            return Ok(Outcome::Restarted);
+        let refused = match self.restart(unit, pace).await {
+            Ok(()) => return Ok(Outcome::Restarted),
+            Err(error @ RestartError::Bus { .. }) => return Ok(Outcome::NotAsked(error)),
+            Err(error @ RestartError::NotBack { .. }) => error,
         };
-        roll_back().await?;
-        if matches!(refused, RestartError::Bus { .. }) {
-            // nothing was started, so there is nothing to start again
-            return Ok(Outcome::RolledBack(refused));
-        }
+        roll_back()?;
         match self.restart(unit, pace).await {
             Ok(()) => Ok(Outcome::RolledBack(refused)),
             Err(down) => Ok(Outcome::Down(refused, down)),
@@ -212,26 +209,24 @@ impl Systemd {
     }
 
     /// Returns when a process other than `before` has stayed for long enough.
-    async fn stays(
-        &self,
-        unit: &str,
-        before: u32,
-        pace: Pace,
-        last: &mut String,
-    ) -> Result<(), zbus::Error> {
+    async fn stays(&self, unit: &str, before: u32, pace: Pace, last: &mut String) {
         let mut since: Option<(u32, Instant)> = None;
         loop {
-            let seen = self.see(unit).await?;
-            *last = seen.state;
-            since = match since {
-                _ if !seen.active || seen.process == before || seen.process == 0 => None,
-                Some((process, start)) if process == seen.process => {
+            // the restart is under way: what cannot be seen now is looked for again
+            let (process, state) = match self.see(unit).await {
+                Ok(seen) => (seen.active.then_some(seen.process), seen.state),
+                Err(error) => (None, format!("not to be seen ({error})")),
+            };
+            *last = state;
+            since = match (process.filter(|id| *id != before && *id != 0), since) {
+                (None, _) => None,
+                (Some(now), Some((known, start))) if known == now => {
                     if start.elapsed() >= pace.steady {
-                        return Ok(());
+                        return;
                     }
                     since
                 }
-                _ => Some((seen.process, Instant::now())),
+                (Some(now), _) => Some((now, Instant::now())),
             };
             sleep(pace.look).await;
         }
@@ -431,7 +426,7 @@ mod tests {
         let (unit, _serving) = stand_in(&bus, true).await;
         let systemd = Systemd::connect(&bus.socket()).await.unwrap();
         let outcome = systemd
-            .restart_or_roll_back(UNIT, PATIENT, async || -> Result<(), String> {
+            .restart_or_roll_back(UNIT, PATIENT, || -> Result<(), String> {
                 panic!("there is nothing to roll back")
             })
             .await
@@ -449,7 +444,7 @@ mod tests {
         assert!(error.contains("journalctl -u kubelet.service"), "{error}");
 
         let outcome = systemd
-            .restart_or_roll_back(UNIT, PACE, async || -> Result<(), String> {
+            .restart_or_roll_back(UNIT, PACE, || -> Result<(), String> {
                 unit.lock().unwrap().good = true;
                 Ok(())
             })
@@ -468,7 +463,7 @@ mod tests {
         let bus = Bus::start();
         let (_unit, _serving) = stand_in(&bus, false).await;
         let systemd = Systemd::connect(&bus.socket()).await.unwrap();
-        let rolled_back = async || -> Result<(), String> { Ok(()) };
+        let rolled_back = || -> Result<(), String> { Ok(()) };
         let outcome = systemd
             .restart_or_roll_back(UNIT, PACE, rolled_back)
             .await
@@ -481,19 +476,16 @@ mod tests {
         let bus = Bus::start();
         let (unit, _serving) = stand_in(&bus, true).await;
         let systemd = Systemd::connect(&bus.socket()).await.unwrap();
-        let mut rolled_back = false;
         let outcome = systemd
-            .restart_or_roll_back("k3s.service", PACE, async || -> Result<(), String> {
-                rolled_back = true;
-                Ok(())
+            .restart_or_roll_back("k3s.service", PACE, || -> Result<(), String> {
+                panic!("nothing was restarted")
             })
             .await
             .unwrap();
-        let Outcome::RolledBack(error) = outcome else {
+        let Outcome::NotAsked(error) = outcome else {
             panic!("{outcome:?}");
         };
         assert!(error.to_string().contains("not found"), "{error}");
-        assert!(rolled_back);
         assert_eq!(unit.lock().unwrap().restarts, 0);
     }
 

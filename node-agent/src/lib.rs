@@ -15,15 +15,19 @@ pub mod hosts_toml;
 mod json_object;
 mod kubelet_file;
 pub mod kubelet_restart;
+mod kubelet_version;
 mod metrics;
 pub mod plan;
 mod platform;
 pub mod provider_config;
+pub mod provider_files;
 mod removal;
 mod repairs;
 mod report;
 pub mod restart_turn;
+mod restarter;
 mod state_file;
+pub mod store;
 mod uninstall;
 
 use std::convert::Infallible;
@@ -35,12 +39,13 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use pullpass_api::node_pull_access::NodeMode;
 use pullpass_core::bundle::{Mode, NODE_WIDE_SECRET};
+use pullpass_core::match_images::MatchImages;
 use pullpass_daemon::shutdown::Stage;
 use pullpass_daemon::watch::DuplicateWatch;
 use pullpass_daemon::{Change, Context, Drain, WatchSpec};
 use tokio::sync::watch;
 
-pub use config::{AgentOptions, Command, Config, HostDirectory};
+pub use config::{AgentOptions, Command, Config, HostDirectory, ProviderOptions};
 pub use delivery::{Bundles, Delivered, Delivery, Effort, Remark, Trouble};
 pub use docker_config::Unusable;
 pub use kubelet_file::KubeletFile;
@@ -49,8 +54,12 @@ pub use uninstall::uninstall;
 
 use crate::agent::{Agent, AllSeen, Seen};
 use crate::host::RealHost;
+use crate::kubelet_restart::Policy;
 use crate::metrics::Metrics;
+use crate::provider_files::{ProviderFiles, ProviderNode};
 use crate::report::Report;
+use crate::restart_turn::RestartTurn;
+use crate::restarter::Restarter;
 
 /// The component's name in logs, metrics and the user agent.
 pub const COMPONENT: &str = "node-agent";
@@ -79,9 +88,6 @@ pub enum StartError {
     /// The agent does not know where it is.
     #[error("which node is this? Give --node")]
     Node,
-    /// This release cannot do that.
-    #[error("mode {} is not available", .0.as_str())]
-    Mode(Mode),
 }
 
 /// The process: runs as a daemon, or carries out the subcommand.
@@ -102,7 +108,45 @@ pub fn main() -> ExitCode {
 
 /// Every mode, as far as the node's files can be reached.
 fn deliveries(options: &AgentOptions) -> Vec<Arc<dyn Delivery>> {
-    vec![Arc::new(docker_config(options))]
+    let mut all: Vec<Arc<dyn Delivery>> = vec![Arc::new(docker_config(options))];
+    if options.mode == Mode::CredentialProvider {
+        all.push(Arc::new(provider_files(options)));
+    }
+    all
+}
+
+fn provider_files(options: &AgentOptions) -> ProviderFiles {
+    let provider = &options.provider;
+    let file = &provider.provider_config_file;
+    ProviderFiles::new(ProviderNode {
+        config_directory: options.mounted(&provider.provider_config_directory),
+        config_file: (!file.is_empty()).then(|| file.clone()),
+        programs: options.mounted(&provider.provider_programs),
+        store: options.mounted(&provider.provider_store),
+        program: provider.provider_program.clone(),
+        match_images: MatchImages::new(provider.provider_ports.iter().copied()),
+        unit: provider.kubelet_unit.clone(),
+        restart: provider.kubelet_restart,
+    })
+}
+
+/// The tasks beside the loop that the plugin needs: what its kubelet can do, and who restarts it.
+fn serve_provider(context: &Context, options: &AgentOptions, files: &Arc<ProviderFiles>) {
+    let stop = context.tasks.stop(Stage::Work);
+    let (client, node) = (context.client.clone(), options.node.clone());
+    let following = kubelet_version::follow(client, node, Arc::clone(files), stop.clone());
+    spawn(context, "kubelet-version", following);
+    if options.provider.kubelet_restart == Policy::WhenNeeded {
+        let leases = Api::namespaced(context.client.clone(), &options.namespace);
+        let restarter = Restarter {
+            turn: RestartTurn::new(leases, &options.node),
+            node: options.node.clone(),
+            files: Arc::clone(files),
+            socket: options.mounted(&options.provider.system_bus).mounted,
+            unit: options.provider.kubelet_unit.clone(),
+        };
+        spawn(context, "kubelet-restart", restarter.run(stop));
+    }
 }
 
 fn docker_config(options: &AgentOptions) -> KubeletFile {
@@ -125,9 +169,15 @@ pub async fn start(context: Context, options: AgentOptions) -> Result<(), StartE
     if options.node.is_empty() {
         return Err(StartError::Node);
     }
+    let mut others: Vec<Arc<dyn Delivery>> = Vec::new();
     let (active, mode): (Arc<dyn Delivery>, NodeMode) = match options.mode {
         Mode::DockerConfig => (Arc::new(docker_config(&options)), NodeMode::DockerConfig),
-        mode @ Mode::CredentialProvider => return Err(StartError::Mode(mode)),
+        Mode::CredentialProvider => {
+            let files = Arc::new(provider_files(&options));
+            serve_provider(&context, &options, &files);
+            others.push(Arc::new(docker_config(&options)));
+            (files, NodeMode::CredentialProvider)
+        }
     };
     let metrics = Metrics::register(&context.registry)?;
     let stop = context.tasks.stop(Stage::Work);
@@ -167,7 +217,7 @@ pub async fn start(context: Context, options: AgentOptions) -> Result<(), StartE
         namespace: options.namespace,
         daemon_set: options.daemon_set,
         active,
-        others: Vec::new(),
+        others,
         asks_platform: options.mode == Mode::DockerConfig,
         seen: seen.subscribe(),
         standing,

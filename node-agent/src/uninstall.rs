@@ -31,10 +31,11 @@ pub(crate) fn main(config: &Config) -> ExitCode {
 pub fn uninstall(options: &AgentOptions) -> Result<(), Trouble> {
     for delivery in crate::deliveries(options) {
         let withdrawn = delivery.withdraw()?;
-        tracing::info!(
-            changed = withdrawn.changed,
-            "nothing of Pullpass is left here"
-        );
+        let changed = withdrawn.changed;
+        match withdrawn.remark {
+            Some(remark) => tracing::warn!(changed, reason = %remark.reason, "{}", remark.message),
+            None => tracing::info!(changed, "nothing of Pullpass is left here"),
+        }
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::arguments::Arguments;
 pub const SECRETS: [&str; 2] = [NODE_WIDE_SECRET, RESTRICTED_SECRET];
 
 /// Holds the name of the configuration that kubelet last called the plugin by.
-const CONFIGURATION_FILE: &str = "configuration";
+pub const CONFIGURATION_FILE: &str = "configuration";
 
 /// Why a bundle of the store cannot be used. Its content is not repeated.
 #[derive(Debug, thiserror::Error)]
