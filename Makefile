@@ -44,6 +44,11 @@ images: ## OCI archives of the images, in target/images
 fuzz: ## fuzz every reader of foreign input, FUZZ_SECONDS (default 300) each
 	@tests/fuzz/run $${FUZZ_SECONDS:-300}
 
+.PHONY: soak
+soak: ## pods in a steady stream while replicas, rollouts and the API server come and go, for DURATION (default 5m)
+	@DURATION=$${DURATION:-5m} cargo test --workspace --features pullpass-suites/cluster --test e2e -- --ignored --nocapture soak
+	@tests/cluster/cluster down --name test
+
 .PHONY: bench
 bench: ## measure what is promised about speed; BENCH=admission, instructions, pods or footprint for a part of it
 	@tests/benches/run $(BENCH)

@@ -346,14 +346,20 @@ mod tests {
         NAMESPACE, captured, decider, deliver, enforce_mountable_secrets, listed, make,
         patient_decider, registry, settled,
     };
+    use axum::http;
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
+    use k8s_openapi::api::core::v1::Namespace;
     use proptest::prelude::*;
     use pullpass_core::registry::{Injection, Registry};
     use pullpass_core::selector::{Requirement, Selector};
+    use pullpass_daemon::{Change, Freshness, WatchSpec, Watches};
     use rstest::rstest;
     use serde_json::{Value, json};
     use std::collections::BTreeMap;
+    use std::convert::Infallible;
+    use std::future::pending;
+    use tokio_util::sync::CancellationToken;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -599,6 +605,40 @@ mod tests {
         tokio::time::advance(crate::state::namespaces::YOUTH).await;
         let (reason, took) = timed(&decider(&state), &captured("small")).await;
         assert_eq!((reason.as_str(), took), ("InjectedAhead", Duration::ZERO));
+    }
+
+    /// A watch that is never run, so that nothing is heard from it any more.
+    fn silent_watch() -> Freshness {
+        let nobody = tower::service_fn(|_| pending::<Result<http::Response<String>, Infallible>>());
+        let (freshness, _never_run) = Watches::new(&prometheus::Registry::new())
+            .unwrap()
+            .add(
+                WatchSpec::new("namespaces"),
+                &kube::Client::new(nobody, "default"),
+                kube::Api::<Namespace>::all,
+                drop,
+                drop::<Change<()>>,
+                CancellationToken::new(),
+            )
+            .unwrap();
+        freshness
+    }
+
+    #[rstest]
+    #[case::in_touch(Duration::ZERO, SECOND)]
+    #[case::out_of_touch(crate::state::STALE_AFTER, Duration::ZERO)]
+    #[tokio::test(start_paused = true)]
+    async fn only_a_state_in_touch_with_the_api_server_is_waited_on(
+        #[case] silence: Duration,
+        #[case] expected: Duration,
+    ) {
+        let state = listed([registry("acme", &["*"])]);
+        state.follow(vec![silent_watch()]);
+        tokio::time::advance(silence).await;
+        make(&state, &[]);
+        let (reason, took) = timed(&decider(&state), &captured("small")).await;
+        assert_eq!(reason, "InjectedAhead");
+        assert!(about(expected, took), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use registries::Registries;
 
 /// A watch that has heard nothing for so long may have missed that a Secret is there. A healthy one hears a bookmark
 /// each minute, and asks anew after 75 s of silence.
-const STALE_AFTER: Duration = Duration::from_secs(90);
+pub(crate) const STALE_AFTER: Duration = Duration::from_secs(90);
 
 /// Everything that is known. Built from plain values in tests, and fed by [`crate::watches`] otherwise.
 #[derive(Debug)]

@@ -55,8 +55,19 @@ impl Cluster {
         self.directory().join("audit.log")
     }
 
+    /// The logs of the containers of a node, below it one directory a pod.
+    pub fn pod_logs(&self, node: &str) -> PathBuf {
+        self.directory().join("nodes").join(node).join("pod-logs")
+    }
+
+    /// Where a node's containerd looks for what it has to know about a registry's host, at each pull.
+    pub fn registry_config(&self, node: &str, host: &str) -> PathBuf {
+        let node = self.directory().join("nodes").join(node);
+        node.join("containerd-config/certs.d").join(host)
+    }
+
     /// Its components' logs.
-    pub(crate) fn logs(&self) -> PathBuf {
+    pub fn logs(&self) -> PathBuf {
         self.directory().join("logs")
     }
 

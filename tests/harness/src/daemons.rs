@@ -95,6 +95,20 @@ impl Daemon {
         &self.context
     }
 
+    /// The sum of a metric's samples that have this label, as `end="Bound"`; 0 where there is none.
+    pub fn metric(&self, name: &str, label: &str) -> f64 {
+        let told =
+            must(pullpass_daemon::metrics::encode(&self.context.registry).map_err(Into::into));
+        String::from_utf8_lossy(&told)
+            .lines()
+            .filter(|line| {
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with('{') && rest.contains(label))
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
     /// Asks it to end, as SIGTERM does, and waits until it has.
     pub async fn terminate(mut self) -> Ending {
         let _ = self.signals.send("SIGTERM");

@@ -25,6 +25,9 @@ use crate::wait::eventually;
 const RECORD: &str = "pullpass-tests-installed";
 const RECORD_KEY: &str = "fingerprint";
 
+/// So that the search for credentials in logs searches all that could ever be in one.
+const LOGS: &str = "logs.filter=trace";
+
 const FIELD_MANAGER: &str = "pullpass-tests";
 
 /// How long kube-proxy may take to hear of pods that are ready. Below a second on an idle machine.
@@ -104,6 +107,8 @@ pub(crate) async fn upgrade(server: &ApiServer, values: &[&str]) -> Result<()> {
         "3m",
         "--set",
         &tag,
+        "--set",
+        LOGS,
     ];
     for value in values {
         arguments.extend(["--set", value]);

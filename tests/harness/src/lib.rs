@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod attempt;
 pub mod audit;
+pub mod canary;
 pub mod chart;
 mod checkout;
 mod clean;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::cluster::Cluster;
 use crate::lock::{Lock, Mode};
-use crate::{must, name, objects};
+use crate::{canary, must, name, objects};
 
 /// The registry of a full cluster.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ impl ImageRegistry {
     pub async fn new_user(&self) -> User {
         let user = User {
             name: name::unique("user"),
-            password: name::unique("password"),
+            password: canary::password(),
         };
         self.set_password(&user).await;
         user
@@ -108,7 +108,7 @@ impl ImageRegistry {
     pub async fn change_password(&self, user: &User) -> User {
         let changed = User {
             name: user.name.clone(),
-            password: name::unique("password"),
+            password: canary::password(),
         };
         self.set_password(&changed).await;
         changed

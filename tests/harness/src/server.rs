@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Config};
+use serde_json::json;
 
 use crate::audit::AuditLog;
 use crate::cluster::Cluster;
@@ -130,6 +131,18 @@ impl ApiServer {
                 .create(&PostParams::default(), &namespace)
                 .await
                 .with_context(|| format!("cannot make the namespace {name}")),
+        );
+    }
+
+    /// Gives a namespace a label, or takes it away.
+    pub async fn label_namespace(&self, name: &str, label: &str, value: Option<&str>) {
+        let namespaces: Api<Namespace> = self.all();
+        let labels = Patch::Merge(json!({"metadata": {"labels": {label: value}}}));
+        must(
+            namespaces
+                .patch(name, &PatchParams::default(), &labels)
+                .await
+                .with_context(|| format!("cannot label the namespace {name}")),
         );
     }
 

@@ -141,6 +141,8 @@ func (n Node) kubeletConfig() object {
 		// As on the nodes that kubeadm sets up.
 		"staticPodPath": "/etc/kubernetes/manifests",
 		"maxPods":       maxPods,
+		// Tests search whole logs, and no part of one may be thrown away.
+		"containerLogMaxSize": "1Gi",
 		// A disk that is nearly full must not evict what tests have made.
 		"evictionHard": object{
 			"memory.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%",

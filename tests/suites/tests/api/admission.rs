@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Secret, ServiceAccount};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use pullpass_api::PullAccess;
 use pullpass_api::pull_access::SECRET_STATE_LABEL;
 use pullpass_daemon::Ending;
 use pullpass_harness::daemons::Webhook;
-use pullpass_harness::objects::PULL_SECRET;
+use pullpass_harness::objects::{PULL_SECRET, secret};
 use pullpass_harness::{Lease, eventually, lease};
-use pullpass_suites::copies::CONVERGENCE;
+use pullpass_suites::copies::{CONVERGENCE, has_state};
 use pullpass_suites::pods::{self, pull_secrets};
 use pullpass_suites::registries;
 use serde_json::{Value, json};
@@ -247,6 +247,83 @@ async fn a_blocked_namespace_waits_for_nothing() {
     tell_access(&server, &namespace, "Blocked", "ForeignSecret").await;
     let made = create(&server, &namespace, &pods::pod("first", IMAGE)).await;
     assert_eq!(pull_secrets(&made), [PULL_SECRET]);
+}
+
+/// How many requests have waited in vain so far.
+fn vain_waits(webhook: &Webhook) -> f64 {
+    webhook
+        .daemon
+        .metric("pullpass_webhook_waits_total", r#"end="Bound""#)
+}
+
+async fn create_some(server: &Lease, namespace: &str, prefix: &str, count: usize) -> Vec<Pod> {
+    let mut made = Vec::new();
+    for number in 0..count {
+        let pod = pods::pod(&format!("{prefix}-{number}"), IMAGE);
+        made.push(create(server, namespace, &pod).await);
+    }
+    made
+}
+
+#[tokio::test]
+async fn a_dead_controller_costs_each_of_the_first_pods_the_bound_and_no_pod_after_them_anything() {
+    let (server, webhook) = scene(&["--wait=1s"]).await;
+    let namespace = server.namespace("team-young").await;
+    let together = (0..8).map(async |number| {
+        let pod = pods::pod(&format!("together-{number}"), IMAGE);
+        create(&server, &namespace, &pod).await
+    });
+    let mut made = join_all(together).await;
+    let waits = vain_waits(&webhook);
+    assert!((1.0..=8.0).contains(&waits), "{waits} waits");
+    made.extend(create_some(&server, &namespace, "after", 8).await);
+    assert_eq!(vain_waits(&webhook), waits);
+    for pod in made {
+        assert_eq!(pull_secrets(&pod), [PULL_SECRET], "{:?}", pod.metadata.name);
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_secret_or_a_quota_costs_one_pod_the_bound_at_most() {
+    let (server, webhook) = scene(&["--wait=1s"]).await;
+    registries::write_source(&server, "acme", "user", "password").await;
+    let _controller = server.start_controller("one", &[]).await;
+    let declines = [("pullpass.dev/inject", "false")];
+    // not selected yet, so that the obstacle is there before the copy
+    let foreign = server.namespace_with("team-foreign", &declines).await;
+    let own = secret(PULL_SECRET, "Opaque", &[("own", "content")]);
+    let secrets: Api<Secret> = server.of(&foreign);
+    secrets.create(&PostParams::default(), &own).await.unwrap();
+    let full = server.namespace_with("team-quota", &declines).await;
+    let quota = serde_json::from_value(json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "no-secrets"},
+        "spec": {"hard": {"secrets": "0"}},
+    }))
+    .unwrap();
+    let quotas: Api<ResourceQuota> = server.of(&full);
+    quotas.create(&PostParams::default(), &quota).await.unwrap();
+    for (namespace, reason) in [(&foreign, "ForeignSecret"), (&full, "QuotaExceeded")] {
+        let before = vain_waits(&webhook);
+        server
+            .label_namespace(namespace, "pullpass.dev/inject", None)
+            .await;
+        create_some(&server, namespace, "first", 4).await;
+        has_state(&server, namespace, &format!("Blocked/{reason}")).await;
+        let waits = vain_waits(&webhook) - before;
+        assert!(waits <= 1.0, "{waits} waits in {namespace}");
+        eventually(CONVERGENCE, "the webhook knows", async || {
+            let pod = dry_run(&server, namespace, &pods::pod("dry", IMAGE)).await;
+            match pull_secrets(&pod) {
+                names if names == [PULL_SECRET] => Ok(()),
+                names => Err(format!("{names:?}")),
+            }
+        })
+        .await;
+        create_some(&server, namespace, "after", 4).await;
+        assert_eq!(vain_waits(&webhook) - before, waits, "{namespace}");
+    }
 }
 
 #[tokio::test]

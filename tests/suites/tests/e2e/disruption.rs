@@ -1,33 +1,54 @@
 //! Parts of Pullpass or of the cluster go away for a while: no pod is refused, and all goes on after.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures::future::join_all;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, ResourceExt as _};
 use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE};
-use pullpass_harness::{eventually, exclusive};
+use pullpass_harness::{Exclusive, eventually, exclusive};
 use pullpass_suites::copies::{CONVERGENCE, has_login};
 use pullpass_suites::{pods, registries};
-use serde_json::json;
 
 use crate::scene::{POD, Scene, state};
+use crate::steady::{Stream, Tally, unscheduled};
 
-const PODS: usize = 200;
-const CREATORS: usize = 10;
+/// How often replicas are killed.
+const EVERY: Duration = Duration::from_secs(5);
 
-/// A pod that no node takes, since it is its creation that counts.
-fn unscheduled(name: &str) -> Pod {
-    let mut manifest = pods::manifest(name, "registry.example.com/any:1");
-    manifest["spec"]["nodeSelector"] = json!({"example.com/none": "true"});
-    pods::from(&manifest)
+/// Promise R1, for as long as `make test` has time.
+#[tokio::test]
+async fn no_pod_is_refused_whatever_goes_away() {
+    let scene = Scene::on(exclusive().await).await;
+    let namespace = injected_namespace(&scene).await;
+    println!("{}", disturb(&scene, &namespace, 4).await);
 }
 
+/// Promise R1, for as long as one likes.
 #[tokio::test]
-async fn pods_are_created_while_webhooks_are_killed() {
+#[ignore = "takes as long as one asks for: make soak DURATION=5m"]
+async fn soak() {
+    #[allow(clippy::disallowed_methods, reason = "a test has no flags of its own")]
+    let duration = std::env::var("DURATION").unwrap_or_else(|_| "5m".to_owned());
+    let duration: jiff::SignedDuration = duration.parse().expect("DURATION is one such as 5m");
+    let duration = Duration::try_from(duration).expect("DURATION is not negative");
     let scene = Scene::on(exclusive().await).await;
+    let namespace = injected_namespace(&scene).await;
+    let start = Instant::now();
+    let mut round = 0;
+    while start.elapsed() < duration {
+        round += 1;
+        let counted = disturb(&scene, &namespace, 6).await;
+        println!(
+            "{:4} s, round {round}: {counted}",
+            start.elapsed().as_secs()
+        );
+    }
+}
+
+/// A namespace whose pods are injected.
+async fn injected_namespace(scene: &Scene<Exclusive>) -> String {
     let namespace = scene.namespace("a").await;
     scene.cluster.has_account(&namespace).await;
     has_login(
@@ -38,70 +59,160 @@ async fn pods_are_created_while_webhooks_are_killed() {
         &scene.user.password,
     )
     .await;
-    let own: Api<Pod> = scene.cluster.of(SYSTEM_NAMESPACE);
-    let webhooks = ListParams::default().labels("app.kubernetes.io/component=webhook");
-    let done = AtomicBool::new(false);
-    let killing = async {
-        let mut killed = 0;
-        while !done.load(Ordering::Relaxed) {
-            for pod in own.list(&webhooks).await.unwrap() {
-                let now = DeleteParams::default().grace_period(0);
-                if own.delete(&pod.metadata.name.unwrap(), &now).await.is_ok() {
-                    killed += 1;
-                }
-                // so that sometimes one is left, sometimes none
-                tokio::time::sleep(Duration::from_millis(300)).await;
-            }
-        }
-        killed
+    injects(scene, &namespace).await;
+    namespace
+}
+
+/// Waits until a pod that is tried is injected.
+async fn injects(scene: &Scene<Exclusive>, namespace: &str) {
+    let pods: Api<Pod> = scene.cluster.of(namespace);
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
     };
-    let creating = async {
-        let creators = (0..CREATORS).map(async |creator| {
-            let pods: Api<Pod> = scene.cluster.of(&namespace);
-            for number in 0..PODS / CREATORS {
-                let pod = unscheduled(&format!("pod-{creator}-{number}"));
-                pods.create(&PostParams::default(), &pod).await.unwrap();
-                // spread over several kills
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        });
-        join_all(creators).await;
-        done.store(true, Ordering::Relaxed);
-    };
-    let (killed, ()) = tokio::join!(killing, creating);
-    assert!(killed >= 4, "{killed} webhooks were killed");
-    let pods: Api<Pod> = scene.cluster.of(&namespace);
-    assert_eq!(
-        pods.list(&ListParams::default()).await.unwrap().items.len(),
-        PODS
-    );
-    // and when they are back, they inject again
-    eventually(POD, "the webhook is back", async || {
-        let dry_run = PostParams {
-            dry_run: true,
-            ..PostParams::default()
-        };
+    eventually(POD, "the webhook injects", async || {
         let pod = pods
-            .create(&dry_run, &unscheduled("after"))
+            .create(&dry_run, &unscheduled("tried"))
             .await
             .map_err(|error| error.to_string())?;
-        let names = pods::pull_secrets(&pod);
-        if names == [PULL_SECRET] {
-            Ok(())
-        } else {
-            Err(format!("{names:?}"))
+        match pods::pull_secrets(&pod) {
+            names if names == [PULL_SECRET] => Ok(()),
+            names => Err(format!("{names:?}")),
         }
     })
     .await;
+}
+
+/// Creates pods while replicas are killed, both Deployments are rolled out anew, and the API server restarts. Every pod
+/// has to be created. Returns how many were injected, in words.
+async fn disturb(scene: &Scene<Exclusive>, namespace: &str, kills: usize) -> String {
+    let stream = Stream::into(scene.cluster.of(namespace));
+    let disturbing = async {
+        kill_replicas(scene, kills).await;
+        all_run(scene).await;
+        let killed = stream.tally();
+        roll_out(scene).await;
+        let rolled_out = stream.tally();
+        stream.server_is_away(true);
+        restart_api_server(scene).await;
+        all_run(scene).await;
+        injects(scene, namespace).await;
+        stream.server_is_away(false);
+        stream.end();
+        (killed, rolled_out)
+    };
+    let ((killed, rolled_out), ()) = tokio::join!(disturbing, stream.flow());
+    let all = stream.tally();
+    assert!(all.refused.is_empty(), "{:?}", all.refused);
+    let pods: Api<Pod> = scene.cluster.of(namespace);
+    let found = pods
+        .list_metadata(&ListParams::default())
+        .await
+        .unwrap()
+        .items
+        .len();
+    assert_eq!((all.created, found), (all.asked, all.asked));
     let now = DeleteParams::default().grace_period(0);
     pods.delete_collection(&now, &ListParams::default())
         .await
         .unwrap();
-    all_run(&scene).await;
+    let injected = |after: &Tally, before: &Tally| {
+        format!(
+            "{} of {}",
+            after.injected - before.injected,
+            after.created - before.created
+        )
+    };
+    format!(
+        "{} pods asked for, {} created; injected {} while {kills} times replicas were killed, {} during rollouts, {} around \
+         the restart of the API server",
+        all.asked,
+        all.created,
+        injected(&killed, &Tally::default()),
+        injected(&rolled_out, &killed),
+        injected(&all, &rolled_out)
+    )
+}
+
+/// Kills replicas every five seconds: sometimes one webhook, sometimes all at once, sometimes one of each kind.
+async fn kill_replicas(scene: &Scene<Exclusive>, times: usize) {
+    let mut clock = tokio::time::interval(EVERY);
+    for time in 0..times {
+        clock.tick().await;
+        let victims: &[(&str, usize)] = match time % 3 {
+            0 => &[("webhook", 1)],
+            1 => &[("webhook", usize::MAX)],
+            _ => &[("webhook", 1), ("controller", 1)],
+        };
+        let mut killed = 0;
+        for &(component, count) in victims {
+            killed += kill(scene, component, count).await;
+        }
+        assert!(killed > 0, "there was nothing to kill");
+    }
+    clock.tick().await;
+}
+
+/// Kills replicas of a component, at most `count`, and returns how many.
+async fn kill(scene: &Scene<Exclusive>, component: &str, count: usize) -> usize {
+    let own: Api<Pod> = scene.cluster.of(SYSTEM_NAMESPACE);
+    let of = ListParams::default().labels(&format!("app.kubernetes.io/component={component}"));
+    let now = DeleteParams::default().grace_period(0);
+    let mut killed = 0;
+    for pod in own.list(&of).await.unwrap().into_iter().take(count) {
+        killed += usize::from(own.delete(&pod.name_any(), &now).await.is_ok());
+    }
+    killed
+}
+
+/// Replaces every pod of Pullpass, as `kubectl rollout restart` does.
+async fn roll_out(scene: &Scene<Exclusive>) {
+    let deployments: Api<Deployment> = scene.cluster.of(SYSTEM_NAMESPACE);
+    for name in ["pullpass-webhook", "pullpass-controller"] {
+        deployments.restart(name).await.unwrap();
+    }
+    eventually(POD, "the Deployments are rolled out", async || {
+        let all = deployments
+            .list(&ListParams::default())
+            .await
+            .map_err(|error| error.to_string())?;
+        let unfinished: Vec<String> = all
+            .iter()
+            .filter(|deployment| !is_rolled_out(deployment))
+            .map(|deployment| format!("{}: {:?}", deployment.name_any(), deployment.status))
+            .collect();
+        if unfinished.is_empty() {
+            Ok(())
+        } else {
+            Err(unfinished.join(", "))
+        }
+    })
+    .await;
+    all_run(scene).await;
+}
+
+/// By the rules of `kubectl rollout status`.
+fn is_rolled_out(deployment: &Deployment) -> bool {
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+    deployment.status.as_ref().is_some_and(|status| {
+        status.observed_generation >= deployment.metadata.generation
+            && status.updated_replicas == wanted
+            && status.replicas == wanted
+            && status.available_replicas == wanted
+    })
+}
+
+async fn restart_api_server(scene: &Scene<Exclusive>) {
+    let cluster = scene.cluster.cluster();
+    cluster.restart("kube-apiserver").await.unwrap();
+    eventually(CONVERGENCE, "the API server answers", async || {
+        scene.cluster.client().apiserver_version().await
+    })
+    .await;
 }
 
 /// Waits until every pod of Pullpass runs, as the next test may expect.
-async fn all_run(scene: &Scene<pullpass_harness::Exclusive>) {
+async fn all_run(scene: &Scene<Exclusive>) {
     let own: Api<Pod> = scene.cluster.of(SYSTEM_NAMESPACE);
     eventually(POD, "every pod of Pullpass runs", async || {
         let found = own
@@ -143,16 +254,7 @@ async fn after_a_restart_of_the_api_server_all_goes_on() {
         &scene.user.password,
     )
     .await;
-    scene
-        .cluster
-        .cluster()
-        .restart("kube-apiserver")
-        .await
-        .unwrap();
-    eventually(CONVERGENCE, "the API server answers", async || {
-        scene.cluster.client().apiserver_version().await
-    })
-    .await;
+    restart_api_server(&scene).await;
     let changed = scene.cluster.registry().change_password(&scene.user).await;
     registries::write_source(
         &scene.cluster,

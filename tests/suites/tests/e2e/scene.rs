@@ -127,17 +127,17 @@ impl<C: std::ops::Deref<Target = Full>> Scene<C> {
                 .any(|event| event.contains("Successfully pulled image")),
             "{events:?}"
         );
-        let trouble: Vec<_> = events
-            .iter()
-            .filter(|event| {
-                // by the whole reason: "FailedMount" is about a volume
-                ["Failed:", "BackOff:", "FailedToRetrieveImagePullSecret:"]
-                    .iter()
-                    .any(|reason| event.starts_with(reason))
-            })
-            .collect();
+        let trouble: Vec<_> = events.iter().filter(|event| is_trouble(event)).collect();
         assert!(trouble.is_empty(), "{trouble:?}");
     }
+}
+
+/// Whether an event, as `reason: message`, is about a pull that failed.
+pub(crate) fn is_trouble(event: &str) -> bool {
+    // by the whole reason: "FailedMount" is about a volume
+    ["Failed:", "BackOff:", "FailedToRetrieveImagePullSecret:"]
+        .iter()
+        .any(|reason| event.starts_with(reason))
 }
 
 /// Where a pod stands: its phase, or why its container waits.
