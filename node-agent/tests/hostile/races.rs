@@ -96,11 +96,14 @@ fn a_file_that_turns_into_a_link_is_not_written_through() {
     place.assert_outside_untouched();
 }
 
-/// What a careful program does: it reads the file, adds an entry, and replaces it as a whole.
-fn add_entry(root: &Path, host: &str) {
+/// What a careful program does: it reads the file, sees to it that its own entries are there, and replaces it as a whole. It
+/// knows them by itself: between two steps of an exchange the file may be without the latest.
+fn add_entries(root: &Path, hosts: &[String]) {
     let path = root.join("config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    config["auths"][host] = json!({"auth": "YTpi"});
+    for host in hosts {
+        config["auths"][host] = json!({"auth": "YTpi"});
+    }
     let temporary = root.join("theirs");
     fs::write(&temporary, config.to_string()).unwrap();
     fs::rename(&temporary, &path).unwrap();
@@ -113,8 +116,10 @@ fn no_entry_of_a_concurrent_writer_is_lost() {
     let root = place.path().join("root");
     let rotate = || drop(place.deliver(&format!("{:?}", std::time::Instant::now())));
     meanwhile(rotate, || {
+        let mut hosts = Vec::new();
         for round in 0..ROUNDS {
-            add_entry(&root, &format!("r{round}.example.com"));
+            hosts.push(format!("r{round}.example.com"));
+            add_entries(&root, &hosts);
         }
     });
     place.deliver("last").unwrap();
