@@ -73,7 +73,8 @@ async fn malformed(scene: &Scene<Shared>, namespace: &str) {
     let basic = json!({"basic": {"secretRef": {"name": name}}});
     let config = json!({"dockerConfig": {"secretRef": {"name": name}, "key": "config"}});
     let keyed = json!({"auths": {format!("robot:{canary}@{NOWHERE}"): {"auth": encoded}}});
-    let cases: [(&Value, &[(&str, &str)], &str); 11] = [
+    type Data<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&Value, Data<'_>, &str); 11] = [
         (
             &config,
             &[("config", &format!("{{\"auths\": {{\"{canary}\": {canary}"))],

@@ -121,10 +121,10 @@ impl Stream {
 }
 
 fn is_about_webhooks(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => ["webhook", "pullpass"]
+    let told = |message: &str| {
+        ["webhook", "pullpass"]
             .iter()
-            .any(|word| status.message.contains(word)),
-        _ => false,
-    }
+            .any(|word| message.contains(word))
+    };
+    matches!(error, kube::Error::Api(status) if told(&status.message))
 }
