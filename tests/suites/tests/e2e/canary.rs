@@ -5,7 +5,7 @@ use std::path::Path;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Secret};
 use kube::Api;
-use kube::api::{ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::core::DynamicObject;
 use kube::discovery::{Discovery, verbs};
 use pullpass_harness::canary::{self, Canary, MARKER};
@@ -41,6 +41,12 @@ async fn no_credential_is_told_to_anybody() {
     }
     copies::is_clear(&scene.cluster, &namespace).await;
     nothing_is_told(&scene.cluster).await;
+    // an uninstall leaves it, and the test of that would wonder
+    let foreign: Api<Secret> = scene.cluster.of(&format!("{}-foreign", scene.name));
+    foreign
+        .delete(PULL_SECRET, &DeleteParams::default())
+        .await
+        .unwrap();
 }
 
 /// Every password that tests have given to Pullpass begins with the same marker.

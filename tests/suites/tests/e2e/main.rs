@@ -20,4 +20,3 @@ mod rotation;
 mod scene;
 mod steady;
 mod tenants;
-mod young;
