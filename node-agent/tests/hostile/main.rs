@@ -15,3 +15,4 @@ mod killed;
 mod links;
 mod place;
 mod races;
+mod uninstall;

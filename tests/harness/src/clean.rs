@@ -8,6 +8,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::discovery::{Discovery, Scope, verbs};
@@ -48,6 +49,7 @@ pub(crate) async fn empty(client: &Client) -> Result<()> {
     delete_all::<ValidatingAdmissionPolicy>(client).await?;
     delete_roles::<ClusterRoleBinding>(client).await?;
     delete_roles::<ClusterRole>(client).await?;
+    delete_foreign_definitions(client).await?;
     // an API server that is emptied has no real ones
     delete_all::<Node>(client).await?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -179,6 +181,17 @@ where
     let api: Api<K> = Api::all(client.clone());
     for object in api.list_metadata(&ListParams::default()).await? {
         delete_object(&api, &object).await?;
+    }
+    Ok(())
+}
+
+/// Ours stay; those of a platform that a test has pretended to be go.
+async fn delete_foreign_definitions(client: &Client) -> Result<()> {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for definition in definitions.list_metadata(&ListParams::default()).await? {
+        if !definition.name_any().ends_with(".pullpass.dev") {
+            delete_object(&definitions, &definition).await?;
+        }
     }
     Ok(())
 }

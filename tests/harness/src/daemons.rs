@@ -2,6 +2,7 @@
 //! killed like a process.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,7 +12,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Config, ResourceExt as _};
 use pullpass_daemon::{BoxError, Context, Drain, Ending, client};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -34,9 +35,9 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a daemon with a real token of its service account, as `start` does it.
+    /// Starts a daemon with a client of this configuration, as `start` does it.
     async fn start<T: Send + 'static, F>(
-        server: &ApiServer,
+        config: Config,
         component: &'static str,
         version: &'static str,
         drain: Drain,
@@ -46,8 +47,6 @@ impl Daemon {
         F: Future<Output = Result<T, BoxError>> + Send,
     {
         cluster::use_one_crypto_provider();
-        let account = format!("pullpass-{component}");
-        let config = identity::service_account(server.config(), SYSTEM_NAMESPACE, &account).await?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -182,9 +181,10 @@ impl ApiServer {
     }
 
     async fn start_configured_controller(&self, config: pullpass_controller::Config) -> Daemon {
+        let identity = must(self.identity(pullpass_controller::COMPONENT).await);
         let started =
             Daemon::start(
-                self,
+                identity,
                 pullpass_controller::COMPONENT,
                 pullpass_controller::VERSION,
                 pullpass_controller::DRAIN,
@@ -204,8 +204,9 @@ impl ApiServer {
         let config = must(
             pullpass_webhook::Config::try_parse_from(arguments).context("the webhook's flags"),
         );
+        let identity = must(self.identity(pullpass_webhook::COMPONENT).await);
         let started = Daemon::start(
-            self,
+            identity,
             pullpass_webhook::COMPONENT,
             pullpass_webhook::VERSION,
             pullpass_webhook::DRAIN,
@@ -219,6 +220,34 @@ impl ApiServer {
             address,
             authority,
         }
+    }
+
+    /// Starts the agent of a node, whose file system lies under `host`, with these flags.
+    pub async fn start_node_agent(&self, node: &str, host: &Path, flags: &[&str]) -> Daemon {
+        const NAMESPACE: &str = "pullpass-nodes";
+        const ACCOUNT: &str = "pullpass-node-agent";
+        let host = host.display().to_string();
+        let own = ["pullpass-node-agent", "--node", node, "--host", &host];
+        let config = must(
+            pullpass_node_agent::Config::try_parse_from([&own, flags].concat())
+                .context("the node agent's flags"),
+        );
+        let identity = identity::pod_on_node(self.config(), NAMESPACE, ACCOUNT, node).await;
+        let started = Daemon::start(
+            must(identity),
+            pullpass_node_agent::COMPONENT,
+            pullpass_node_agent::VERSION,
+            pullpass_node_agent::DRAIN,
+            |context| async move { Ok(pullpass_node_agent::start(context, config.agent).await?) },
+        )
+        .await;
+        must(started).0
+    }
+
+    /// With a real token of the component's service account.
+    async fn identity(&self, component: &str) -> Result<Config> {
+        let account = format!("pullpass-{component}");
+        identity::service_account(self.config(), SYSTEM_NAMESPACE, &account).await
     }
 
     /// Lets the API server ask this webhook about every pod, under the chart's conditions but without its Service.

@@ -16,6 +16,7 @@ mod fence;
 mod leader;
 mod merging;
 mod neighbours;
+mod node_agent;
 mod nodes;
 mod own_namespace;
 mod reviews;
