@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pullpass_daemon::shutdown::Stage;
-use pullpass_daemon::watch::DuplicateWatch;
+use pullpass_daemon::watch::{DuplicateWatch, UNANSWERED};
 use pullpass_daemon::{Drain, Watches};
 use pullpass_providers::connection::ProxyError;
 use pullpass_providers::login::Providers;
@@ -75,9 +75,6 @@ pub const DRAIN: Drain = Drain {
     grace: Duration::ZERO,
     deadline: Duration::from_secs(15),
 };
-
-/// Without any answer from the API server for so long, a new process with new connections is worth a try.
-const UNANSWERED: Duration = Duration::from_secs(300);
 
 /// Why the controller cannot be started.
 #[derive(Debug, thiserror::Error)]

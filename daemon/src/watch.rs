@@ -31,6 +31,9 @@ use crate::deadline::{
 };
 use crate::error::{BoxError, chain};
 
+/// Without any answer from the API server for so long, a new process with new connections is worth a try.
+pub const UNANSWERED: Duration = Duration::from_secs(300);
+
 /// The API server ends a watch after so long, and it is taken up again. Below the five minutes after which
 /// many load balancers drop a connection.
 const WATCH_TIMEOUT_SECONDS: u32 = 290;

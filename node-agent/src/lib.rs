@@ -41,7 +41,7 @@ use pullpass_api::node_pull_access::NodeMode;
 use pullpass_core::bundle::{Mode, NODE_WIDE_SECRET};
 use pullpass_core::match_images::MatchImages;
 use pullpass_daemon::shutdown::Stage;
-use pullpass_daemon::watch::DuplicateWatch;
+use pullpass_daemon::watch::{DuplicateWatch, UNANSWERED};
 use pullpass_daemon::{Change, Context, Drain, WatchSpec};
 use tokio::sync::watch;
 
@@ -72,9 +72,6 @@ pub const DRAIN: Drain = Drain {
     grace: Duration::ZERO,
     deadline: Duration::from_secs(20),
 };
-
-/// Without any answer from the API server for so long, a new process with new connections is worth a try.
-const UNANSWERED: Duration = Duration::from_secs(300);
 
 /// Why the node agent cannot be started.
 #[derive(Debug, thiserror::Error)]

@@ -86,16 +86,15 @@ pub(crate) async fn install(server: &ApiServer) -> Result<()> {
         .load_images(&archives.each_ref().map(String::as_str))
         .await?;
     enforce_restricted_profile(server).await?;
-    upgrade(server, &[]).await?;
+    upgrade(server).await?;
     record(server, &wanted).await
 }
 
-/// Runs `helm upgrade --install` as a user would, with the images that are built here and these values (`key=value`) beside
-/// the default ones.
-pub(crate) async fn upgrade(server: &ApiServer, values: &[&str]) -> Result<()> {
+/// Runs `helm upgrade --install` as a user would, with the images that are built here.
+pub(crate) async fn upgrade(server: &ApiServer) -> Result<()> {
     let directory = chart::directory();
     let tag = format!("image.tag={}", tag()?);
-    let mut arguments = vec![
+    let arguments = [
         "upgrade",
         "--install",
         RELEASE,
@@ -110,13 +109,7 @@ pub(crate) async fn upgrade(server: &ApiServer, values: &[&str]) -> Result<()> {
         "--set",
         LOGS,
     ];
-    for value in values {
-        arguments.extend(["--set", value]);
-    }
     server.cluster().helm(&arguments).await?;
-    if values.contains(&"pullSecrets.enabled=false") {
-        return Ok(());
-    }
     is_reachable(server).await
 }
 
