@@ -73,9 +73,9 @@ impl Scene {
             });
             registries::create(&server, &registries::with_spec(name, &spec)).await;
         }
-        let controller = server.start_controller("one", &[]).await;
         let webhook = server.start_webhook(&[]).await;
         server.register_webhook(&webhook).await;
+        let controller = server.start_controller("one", &[]).await;
         for namespace in [OWN, OUTSIDE, NEIGHBOUR, VAULT_NAMESPACE] {
             server.create_namespace(namespace, &[]).await;
             server.has_account(namespace).await;
