@@ -143,8 +143,23 @@ impl Work {
                 .carry_out(&operation, &place, rendered.as_deref())
                 .await;
             let Err(error) = result else {
-                if let Operation::ApplyAccess(_, content) = &operation {
-                    self.tell(&place, content, refusal.as_ref());
+                match &operation {
+                    Operation::ApplyAccess(_, content) => {
+                        self.tell(&place, content, refusal.as_ref());
+                    }
+                    // of many namespaces at once each has first what kubelet needs, and then what tells of it
+                    Operation::ApplySecret(None)
+                        if self.context.world.namespaces.is_express_waiting() =>
+                    {
+                        let queue = &self.context.world.namespaces;
+                        queue.add(self.name.clone(), Lane::Follow);
+                        return Outcome::Done;
+                    }
+                    Operation::ApplySecret(_)
+                    | Operation::EmptySecret(_)
+                    | Operation::CleanSecret(..)
+                    | Operation::DeleteSecret(_)
+                    | Operation::DeleteAccess(_) => {}
                 }
                 continue;
             };

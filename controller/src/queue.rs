@@ -29,7 +29,9 @@ const CROWDED_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) enum Lane {
     /// After everything else that waits.
     Bulk,
-    /// Before everything in bulk: somebody is waiting for it.
+    /// Before everything in bulk: what is left to do of an express key whose urgent part is done.
+    Follow,
+    /// Before everything else: somebody is waiting for it.
     Express,
 }
 
@@ -74,6 +76,7 @@ struct Shared<K> {
 struct Waiting<K> {
     lanes: HashMap<K, Lane>,
     express: VecDeque<K>,
+    follow: VecDeque<K>,
     bulk: VecDeque<K>,
 }
 
@@ -82,6 +85,7 @@ impl<K> Default for Queue<K> {
         let waiting = Waiting {
             lanes: HashMap::new(),
             express: VecDeque::new(),
+            follow: VecDeque::new(),
             bulk: VecDeque::new(),
         };
         Self {
@@ -99,16 +103,21 @@ impl<K: Clone + Eq + Hash> Waiting<K> {
             Some(before) if before >= lane => {
                 self.lanes.insert(key, before);
             }
-            // what stands in bulk already is skipped there when its turn comes
+            // what stands in a later lane already is skipped there when its turn comes
             Some(_) | None => match lane {
                 Lane::Express => self.express.push_back(key),
+                Lane::Follow => self.follow.push_back(key),
                 Lane::Bulk => self.bulk.push_back(key),
             },
         }
     }
 
     fn take(&mut self) -> Option<(K, Lane)> {
-        while let Some(key) = self.express.pop_front().or_else(|| self.bulk.pop_front()) {
+        let next = |waiting: &mut Self| {
+            let lanes = [&mut waiting.express, &mut waiting.follow, &mut waiting.bulk];
+            lanes.into_iter().find_map(VecDeque::pop_front)
+        };
+        while let Some(key) = next(self) {
             if let Some(lane) = self.lanes.remove(&key) {
                 return Some((key, lane));
             }
@@ -136,6 +145,11 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
     /// How many keys wait for their turn.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().lanes.len()
+    }
+
+    /// Whether somebody waits for a key whose turn has not come.
+    pub(crate) fn is_express_waiting(&self) -> bool {
+        !self.lock().express.is_empty()
     }
 
     /// Works off the keys, at most `limit` at a time, until `stop` is cancelled; work under way is dropped then.
@@ -389,6 +403,25 @@ mod tests {
             order.push(started.recv().await.unwrap());
         }
         assert_eq!(order, ["c", "d", "a", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_follows_comes_between() {
+        let queue = Queue::default();
+        queue.add("a", Lane::Bulk);
+        queue.add_all(["b", "c"], Lane::Follow);
+        queue.add("d", Lane::Express);
+        queue.add("b", Lane::Express);
+        // the news of a write that was made meanwhile
+        queue.add("c", Lane::Bulk);
+        assert!(queue.is_express_waiting());
+        let (mut started, _stop) = observe(&queue, 1, |_| Outcome::Done, Duration::ZERO);
+        let mut order = Vec::new();
+        for _ in 0..4 {
+            order.push(started.recv().await.unwrap());
+        }
+        assert_eq!(order, ["d", "b", "c", "a"]);
+        assert!(!queue.is_express_waiting());
     }
 
     #[tokio::test(start_paused = true)]

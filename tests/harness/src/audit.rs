@@ -1,11 +1,13 @@
 //! The audit log: who asked the API server for what.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::cluster::Cluster;
@@ -30,6 +32,12 @@ pub struct Entry {
     /// The path and query.
     #[serde(rename = "requestURI")]
     pub request_uri: String,
+    /// When it was answered.
+    #[serde(rename = "stageTimestamp")]
+    pub at: Timestamp,
+    /// What admission noted about it, webhooks included.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Who asked.

@@ -86,15 +86,16 @@ pub(crate) async fn install(server: &ApiServer) -> Result<()> {
         .load_images(&archives.each_ref().map(String::as_str))
         .await?;
     enforce_restricted_profile(server).await?;
-    upgrade(server).await?;
+    upgrade(server, &[]).await?;
     record(server, &wanted).await
 }
 
-/// Runs `helm upgrade --install` as a user would, with the images that are built here.
-pub(crate) async fn upgrade(server: &ApiServer) -> Result<()> {
+/// Runs `helm upgrade --install` as a user would, with the images that are built here and these values (`key=value`) beside
+/// the default ones.
+pub(crate) async fn upgrade(server: &ApiServer, values: &[&str]) -> Result<()> {
     let directory = chart::directory();
     let tag = format!("image.tag={}", tag()?);
-    let arguments = [
+    let mut arguments = vec![
         "upgrade",
         "--install",
         RELEASE,
@@ -109,7 +110,13 @@ pub(crate) async fn upgrade(server: &ApiServer) -> Result<()> {
         "--set",
         LOGS,
     ];
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
     server.cluster().helm(&arguments).await?;
+    if values.contains(&"pullSecrets.enabled=false") {
+        return Ok(());
+    }
     is_reachable(server).await
 }
 

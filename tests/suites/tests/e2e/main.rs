@@ -20,3 +20,4 @@ mod rotation;
 mod scene;
 mod steady;
 mod tenants;
+mod young;
