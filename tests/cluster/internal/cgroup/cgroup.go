@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -81,20 +82,55 @@ func versionOneOptions(super string) string {
 // 2 allows no processes in a group whose children are controlled.
 const Leaf = "init"
 
+// How many times the default share of the processors a node has where they
+// are short, and its daemons beside its pods: kubelet gives up on a pull secret
+// after a second, which many pods that start at once would take from it.
+const (
+	nodeShares = 4
+	leafShares = 8
+)
+
 // Create makes a group of that name, and its leaf, in every hierarchy.
 func Create(hierarchies []Hierarchy, name string) error {
 	for _, hierarchy := range hierarchies {
-		for _, group := range []string{name, filepath.Join(name, Leaf)} {
-			dir := filepath.Join(hierarchy.Mountpoint, group)
+		for _, group := range []struct {
+			name   string
+			shares int
+		}{{name, nodeShares}, {filepath.Join(name, Leaf), leafShares}} {
+			dir := filepath.Join(hierarchy.Mountpoint, group.name)
 			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
 			}
 			if err := inheritCPUSet(dir); err != nil {
 				return err
 			}
+			if err := weigh(dir, group.shares); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// The files are those of version 1 and 2, where the hierarchy has processors
+// to give.
+func weigh(dir string, shares int) error {
+	for name, usual := range map[string]int{"cpu.shares": 1024, "cpu.weight": 100} {
+		err := writeExisting(filepath.Join(dir, name), strconv.Itoa(shares*usual))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeExisting(path, content string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(content)
+	return errors.Join(err, file.Close())
 }
 
 // A new group of a version 1 cpuset has no processor and admits no process.

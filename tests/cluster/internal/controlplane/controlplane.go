@@ -267,5 +267,8 @@ func (c Config) command(component string, args ...string) process.Command {
 		Path:      c.Binary,
 		Args:      args,
 		Log:       c.Cluster.Log(component),
+		// Elsewhere these two share their processors with nobody: what
+		// kubelet and webhooks wait for is not held up by pods that start.
+		Precedes: component == APIServer || component == Etcd,
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,6 +54,9 @@ type Command struct {
 	Log string
 	// Namespaces are the CLONE_NEW… flags of the namespaces it starts in.
 	Namespaces uintptr
+	// Precedes is whether it comes before others where processors are short,
+	// as far as the machine allows.
+	Precedes bool
 }
 
 // Start starts a component in a session of its own, so that it outlives the
@@ -73,13 +77,39 @@ func Start(clusterDir string, command Command) (int, error) {
 	cmd.Env = append(cmd.Env, clusterVariable+"="+clusterDir, componentVariable+"="+command.Component)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: command.Namespaces}
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if command.Precedes {
+		start = func() error { return precede(cmd) }
+	}
+	if err := start(); err != nil {
 		return 0, fmt.Errorf("start %s: %w", command.Component, err)
 	}
 	pid := cmd.Process.Pid
 	// Waiting reaps it, should it end before the caller does.
 	go func() { _ = cmd.Wait() }()
 	return pid, nil
+}
+
+// Starts it with a higher priority. Where that is not allowed, as in many a
+// container, it does without.
+func precede(cmd *exec.Cmd) error {
+	const nice = -10
+	// A child inherits from the thread that starts it. This one is not used
+	// again, or it would keep the priority.
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, nice)
+		done <- cmd.Start()
+	}()
+	if err := <-done; err != nil {
+		return err
+	}
+	// Between sessions the priority of the session counts, where the kernel
+	// has it so: see "The autogroup feature" in sched(7).
+	group := filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "autogroup")
+	_ = os.WriteFile(group, []byte(strconv.Itoa(nice)), 0)
+	return nil
 }
 
 // List finds every process of any cluster on the machine.

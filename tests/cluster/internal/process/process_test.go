@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestAStartedComponentIsFoundAndStopped(t *testing.T) {
@@ -31,6 +33,32 @@ func TestAStartedComponentIsFoundAndStopped(t *testing.T) {
 	}
 	if left, err := Of(dir); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestWhatPrecedesHasAHigherPriorityThanItsStarter(t *testing.T) {
+	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -1); err != nil {
+		t.Skip("this machine allows no higher priority: ", err)
+	}
+	dir := t.TempDir()
+	for component, precedes := range map[string]bool{"first": true, "second": false} {
+		command := sleeper(dir, component)
+		command.Precedes = precedes
+		pid, err := Start(dir, command)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The system call returns 20 less the nice value.
+		priority, err := unix.Getpriority(unix.PRIO_PROCESS, pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if is := priority == 30; is != precedes {
+			t.Errorf("%s: priority %d", component, priority)
+		}
+		if err := Kill([]Process{awaitOne(t, dir, component)}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
