@@ -10,7 +10,6 @@ use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE};
 use pullpass_harness::{Exclusive, eventually, exclusive};
 use pullpass_suites::copies::{CONVERGENCE, has_login};
 use pullpass_suites::{pods, registries};
-
 use tokio::time::MissedTickBehavior;
 
 use crate::scene::{POD, Scene, state};
