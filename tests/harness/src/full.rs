@@ -75,7 +75,13 @@ impl Full {
 
     /// Runs the same `helm upgrade --install` once more, whether something has changed or not.
     pub async fn upgrade(&self) {
-        must(install::upgrade(&self.server).await);
+        must(install::upgrade(&self.server, &[]).await);
+    }
+
+    /// Runs it with these values (`key=value`) beside the tests' own. [`Full::install`] takes them back; so does what the
+    /// next test begins with, where this one fails before that.
+    pub async fn upgrade_with(&self, values: &[&str]) {
+        must(install::upgrade_with(&self.server, values).await);
     }
 
     /// Runs `helm uninstall` and waits until it is done.
