@@ -71,6 +71,8 @@ pub(crate) struct Login {
     pub(crate) provider: Provider,
     /// The token that is in use, where it comes from the same source.
     pub(crate) in_use: Option<(Arc<Entries>, Option<Timestamp>)>,
+    /// See [`Issued::refused_before`].
+    pub(crate) refused_before: u32,
 }
 
 /// Logins are to be verified.
@@ -95,6 +97,7 @@ pub(crate) async fn log_in(context: Context, clouds: Arc<Clouds>, name: String) 
         source,
         provider,
         in_use,
+        refused_before,
     } = &question.about;
     let answer = clouds
         .providers
@@ -118,6 +121,7 @@ pub(crate) async fn log_in(context: Context, clouds: Arc<Clouds>, name: String) 
                 entries: Arc::new(Entries::from([(key.clone(), token.login)])),
                 expires_at: token.expires_at,
                 at: clock::time_of_day(),
+                refused_before: *refused_before,
             };
             context.world.logged_in(&name, &question, Ok(issued));
             Outcome::Done

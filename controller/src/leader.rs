@@ -486,7 +486,8 @@ mod tests {
             }
         }
 
-        /// When the leader dies, the other one works within the lease, an interval and two requests.
+        /// When the leader dies, the other one works within the lease, an interval and three requests there and back: the last
+        /// write of the dead one may be under way when the other looks, so that only its next look finds it.
         #[test]
         fn a_dead_leader_is_replaced(delay in 0u64..500, dies_at in 20_000u64..40_000) {
             let fate = Fate { there: delay, back: delay, lost_there: false, lost_back: false };
@@ -506,7 +507,8 @@ mod tests {
                 }
             }
             let after = taken_over.unwrap() - dies_at;
-            prop_assert!(after <= 12_000 + 2_000 + 4 * delay + 200, "{after} ms");
+            // each half of a request is noticed up to a step late
+            prop_assert!(after <= 12_000 + 2_000 + 6 * (delay + 50), "{after} ms");
         }
     }
 }

@@ -150,8 +150,8 @@ impl Work {
             return self.context.world.ask(&self.name, None, None);
         };
         let login = match (&next.log_in, &source.method, &domain.key) {
-            (Some(text), Some(method), Some(key)) => Some(Question {
-                text: text.clone(),
+            (Some(log_in), Some(method), Some(key)) => Some(Question {
+                text: log_in.text.clone(),
                 connection: connection.clone(),
                 about: inquiry::Login {
                     key: key.clone(),
@@ -161,6 +161,7 @@ impl Work {
                     in_use: last_good
                         .filter(|in_use| in_use.source.as_deref() == Some(&source.fingerprint))
                         .map(|in_use| (Arc::clone(&in_use.entries), in_use.expires_at)),
+                    refused_before: log_in.refused_before,
                 },
             }),
             _ => None,

@@ -40,6 +40,16 @@ pub(crate) fn due(from: Timestamp, until: Option<Timestamp>, place: f64) -> Time
     after(from, half.max(least))
 }
 
+/// When another token is asked for in place of one that was handed out at `from` and that the registry refuses: at once; where
+/// so many before it were refused, too, after a minute, and then after twice as long each time.
+pub(crate) fn instead_of_refused(from: Timestamp, before: u32) -> Timestamp {
+    let pause = match before {
+        0 => Duration::ZERO,
+        before => LEAST_PAUSE.saturating_mul(2_u32.saturating_pow(before - 1)),
+    };
+    after(from, pause)
+}
+
 /// The time from one moment to a later one; nothing where it is not later.
 pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
@@ -99,6 +109,13 @@ mod tests {
     #[test]
     fn a_life_that_is_over_is_no_reason_to_hammer() {
         assert_eq!(due(at(0), Some(at(-5)), 0.5), at(5));
+    }
+
+    #[test]
+    fn after_one_refusal_at_once_and_then_less_and_less_often() {
+        let pause = |before| between(at(0), instead_of_refused(at(0), before)).as_secs();
+        assert_eq!([0, 1, 2, 3, 4].map(pause), [0, 60, 120, 240, 480]);
+        assert_eq!(instead_of_refused(at(0), u32::MAX), Timestamp::MAX);
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub(crate) struct Issued {
     pub(crate) expires_at: Option<Timestamp>,
     /// When it was handed out, or handed out once more.
     pub(crate) at: Timestamp,
+    /// How many tokens in a row the registry had refused when it was asked for; none once it is accepted itself.
+    pub(crate) refused_before: u32,
 }
 
 /// A log-in that failed.
@@ -120,6 +122,26 @@ impl Heard {
             before,
         }
     }
+
+    /// Adds what a registry said at `now` about a login that it was asked about in this way.
+    pub(crate) fn add_proof(
+        &mut self,
+        key: &RegistryKey,
+        login: &Login,
+        way: &str,
+        verification: Verification,
+        now: Timestamp,
+    ) {
+        if let (Verification::Accepted, Some(issued)) = (&verification, &mut self.issued)
+            && issued
+                .entries
+                .get(key)
+                .is_some_and(|own| own.is_same(login))
+        {
+            issued.refused_before = 0;
+        }
+        self.proofs.add(key, login, way, verification, now);
+    }
 }
 
 /// What the next step depends on.
@@ -169,13 +191,22 @@ pub(crate) struct Verified {
     pub(crate) message: String,
 }
 
+/// A cloud is to be asked for a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogIn {
+    /// Changes with what is asked for.
+    pub(crate) text: String,
+    /// See [`Issued::refused_before`].
+    pub(crate) refused_before: u32,
+}
+
 /// The next step.
 #[derive(Debug, Default)]
 pub(crate) struct Next {
     /// To be stored before anything else.
     pub(crate) keep: Option<Keep>,
-    /// A cloud is to be asked for a token; the text changes with what is asked for.
-    pub(crate) log_in: Option<String>,
+    /// A cloud is to be asked for a token.
+    pub(crate) log_in: Option<LogIn>,
     /// Registries are to be asked about these logins; the text changes with what is asked.
     pub(crate) verify: Option<(String, Entries)>,
     /// How the credential stands; `None` where it stands as before until an answer has come.
@@ -270,17 +301,46 @@ fn candidate(facts: &Facts<'_>, next: &mut Next, times: &mut Vec<Timestamp>) -> 
             let stored = facts
                 .last_good
                 .filter(|in_use| in_use.source.as_deref() == Some(facts.source));
-            let (from, until) = match (issued, stored) {
-                (Some(issued), _) => (Some(issued.at), issued.expires_at),
-                (None, Some(stored)) => (stored.refreshed_at, stored.expires_at),
-                (None, None) => (None, None),
+            let at_hand = match (issued, stored) {
+                (Some(issued), _) => Some((
+                    Some(issued.at),
+                    issued.expires_at,
+                    &issued.entries,
+                    issued.refused_before,
+                )),
+                (None, Some(stored)) => {
+                    Some((stored.refreshed_at, stored.expires_at, &stored.entries, 0))
+                }
+                (None, None) => None,
             };
-            let due = from.map(|from| renewal::due(from, until, facts.place));
+            let (from, due, refused_before) = match at_hand {
+                None => (None, None, 0),
+                Some((from, until, entries, before)) => {
+                    let is_refused = facts.refuses_token(entries);
+                    let due = from.map(|from| {
+                        let due = renewal::due(from, until, facts.place);
+                        if is_refused {
+                            due.min(renewal::instead_of_refused(from, before))
+                        } else {
+                            due
+                        }
+                    });
+                    let refused_before = if is_refused {
+                        before.saturating_add(1)
+                    } else {
+                        0
+                    };
+                    (from, due, refused_before)
+                }
+            };
             match due {
                 Some(due) if due > facts.now => times.push(due),
                 Some(_) | None => {
                     let from = from.map(|from| from.to_string()).unwrap_or_default();
-                    next.log_in = Some(format!("{} {from}", facts.source));
+                    next.log_in = Some(LogIn {
+                        text: format!("{} {from}", facts.source),
+                        refused_before,
+                    });
                 }
             }
             issued.map(|issued| Candidate {
@@ -366,6 +426,14 @@ impl<'a> Facts<'a> {
             let _ = write!(text, "{byte:02x}");
         }
         text
+    }
+
+    /// Whether the registry does not take a token, so that another one may help. One that it knows and that lacks a right
+    /// is followed by others like it.
+    fn refuses_token(&self, entries: &Entries) -> bool {
+        let refusal = self.refusal(entries);
+        refusal
+            .is_some_and(|refusal| matches!(refusal.reason, Reason::Unauthorized | Reason::Expired))
     }
 
     fn refusal(&self, entries: &Entries) -> Option<Failure> {

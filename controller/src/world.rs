@@ -731,7 +731,7 @@ impl World {
             for (key, verification) in answers {
                 if let Some(login) = question.about.entries.get(&key) {
                     let way = &question.about.way;
-                    heard.proofs.add(&key, login, way, verification, now);
+                    heard.add_proof(&key, login, way, verification, now);
                 }
             }
         }

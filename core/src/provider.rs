@@ -283,6 +283,14 @@ mod tests {
     #[case("vpce-0123-abcd.dkr.ecr.eu-west-1.vpce.amazonaws.com", Provider::Ecr)]
     #[case("*.dkr.ecr.eu-west-1.amazonaws.com", Provider::Ecr)]
     #[case("*.dkr.ecr.*.amazonaws.com", Provider::Ecr)]
+    #[case(
+        "123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.example",
+        Provider::Other
+    )]
+    #[case("123456789012.dkr.ecr.eu-west-1.evil.example", Provider::Other)]
+    #[case("123456789012.dkr.ecr.*.evil.example", Provider::Other)]
+    #[case("*.dkr.ecr.*", Provider::Other)]
+    #[case("public.ecr.aws.evil.example", Provider::Other)]
     #[case("public.ecr.aws", Provider::EcrPublic)]
     #[case("acme.azurecr.io", Provider::Acr)]
     #[case("acme.eastus.data.azurecr.io", Provider::Acr)]

@@ -120,18 +120,18 @@ impl Scene {
         let (_, asked) = self.next().verify.expect("a question");
         for (key, login) in &asked {
             self.heard
-                .proofs
-                .add(key, login, self.way, verification.clone(), at(self.now));
+                .add_proof(key, login, self.way, verification.clone(), at(self.now));
         }
     }
 
     fn issues(&mut self, password: &str, life: i64) {
-        self.next().log_in.expect("a question to the cloud");
+        let log_in = self.next().log_in.expect("a question to the cloud");
         self.heard.issued = Some(Issued {
             source: self.source.into(),
             entries: entries(&[(ECR, password)]),
             expires_at: Some(at(self.now + life)),
             at: at(self.now),
+            refused_before: log_in.refused_before,
         });
         self.heard.failed = None;
     }
@@ -409,6 +409,62 @@ fn a_failed_renewal_is_told_long_before_the_end() {
 }
 
 #[test]
+fn a_token_that_the_registry_has_come_to_refuse_is_replaced_at_once() {
+    let mut scene = Scene::wanting(Wanted::Exchange);
+    scene.issues("one", 12 * HOUR);
+    scene.says(accepted());
+    scene.next();
+    scene.now = HOUR;
+    scene.says(refused());
+    assert_eq!(reason(&scene.next()), Some(Reason::Unauthorized));
+    scene.issues("two", 12 * HOUR);
+    assert_eq!(scene.in_use().as_deref(), Some("one"));
+    scene.says(accepted());
+    assert_eq!(scene.next().verdict, Some(Verdict::Good));
+    assert_eq!(scene.in_use().as_deref(), Some("two"));
+    // a refusal much later is the first again
+    scene.now = 3 * HOUR;
+    scene.says(refused());
+    scene.issues("three", 12 * HOUR);
+    assert_eq!(scene.heard.issued.as_ref().unwrap().refused_before, 1);
+}
+
+#[test]
+fn where_every_token_is_refused_the_cloud_is_asked_less_and_less_often() {
+    let mut scene = Scene::wanting(Wanted::Exchange);
+    scene.issues("0", 12 * HOUR);
+    scene.says(refused());
+    let mut asked = Vec::new();
+    for number in 1..=8 {
+        while scene.next().log_in.is_none() {
+            if scene.next().verify.is_some() {
+                scene.says(refused());
+            }
+            scene.now += 1;
+        }
+        asked.push(scene.now);
+        // some clouds hand out the same token again
+        scene.issues(&(number / 2).to_string(), 12 * HOUR);
+        if scene.next().verify.is_some() {
+            scene.says(refused());
+        }
+    }
+    assert_eq!(asked, [0, 60, 180, 420, 900, 1860, 3780, 7620]);
+    assert_eq!(scene.in_use(), None);
+}
+
+#[test]
+fn a_token_without_the_right_to_pull_is_not_replaced_by_another_like_it() {
+    let mut scene = Scene::wanting(Wanted::Exchange);
+    scene.issues("one", 12 * HOUR);
+    scene.says(Verification::Refused(Failure::new(
+        Reason::Forbidden,
+        "it may not pull",
+    )));
+    assert!(scene.next().log_in.is_none());
+}
+
+#[test]
 fn a_source_that_vanishes_and_comes_back_changes_nothing() {
     let mut scene = Scene::settled(HOST);
     let wanted = scene.wanted.clone();
@@ -474,6 +530,7 @@ fn an_expired_token_is_withheld_where_public_images_are() {
         entries: entries(&[("public.ecr.aws", "one")]),
         expires_at: Some(at(HOUR)),
         at: at(0),
+        refused_before: 0,
     });
     assert!(scene.next().withheld.is_empty());
     scene.now = HOUR;
@@ -527,7 +584,7 @@ proptest! {
                         } else {
                             refused_passwords.remove(&password);
                         }
-                        scene.heard.proofs.add(key, login, "way", said.clone(), at(scene.now));
+                        scene.heard.add_proof(key, login, "way", said.clone(), at(scene.now));
                     }
                 },
                 Step::Restart => {

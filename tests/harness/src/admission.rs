@@ -11,8 +11,6 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::post;
-use axum_server::Handle;
-use axum_server::tls_rustls::RustlsConfig;
 use bytes::Bytes;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -23,28 +21,15 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use kube::core::DynamicObject;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
 use crate::objects::{base64, named};
 use crate::server::ApiServer;
-use crate::{cluster, eventually, must, name};
+use crate::tls::{self, Served};
+use crate::{eventually, must, name};
 
 /// How long the API server may take to learn of a policy.
 const IN_FORCE: Duration = Duration::from_secs(60);
-
-/// A TLS server on a free port of the loopback address; it ends when it is dropped.
-struct Served {
-    address: SocketAddr,
-    authority: String,
-    handle: Handle<SocketAddr>,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.handle.shutdown();
-    }
-}
 
 /// A running recorder; it ends when it is dropped.
 pub struct Recorder {
@@ -244,24 +229,14 @@ fn marker_policy(name: &str) -> Result<Vec<DynamicObject>> {
         .collect()
 }
 
+/// On a free port of the loopback address.
 async fn serve(router: Router) -> Result<Served> {
-    cluster::use_one_crypto_provider();
-    let (authority, certificate, key) = certificate()?;
-    let tls = RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await?;
-    let handle = Handle::new();
-    let server = axum_server::bind_rustls(SocketAddr::from(([127, 0, 0, 1], 0)), tls)
-        .handle(handle.clone())
-        .serve(router.into_make_service());
-    tokio::spawn(server);
-    let address = handle
-        .listening()
-        .await
-        .context("the webhook cannot listen")?;
-    Ok(Served {
-        address,
-        authority,
-        handle,
-    })
+    tls::serve(
+        router,
+        SocketAddr::from(([127, 0, 0, 1], 0)),
+        &["127.0.0.1"],
+    )
+    .await
 }
 
 async fn record(State(bodies): State<Arc<Mutex<Vec<Bytes>>>>, body: Bytes) -> impl IntoResponse {
@@ -299,16 +274,4 @@ fn answer(review: &Value, mut response: Value) -> impl IntoResponse + use<> {
         "response": response,
     });
     ([(CONTENT_TYPE, "application/json")], answer.to_string())
-}
-
-/// An authority, and a certificate for 127.0.0.1 with its key; all PEM.
-pub(crate) fn certificate() -> Result<(String, String, String)> {
-    let authority_key = KeyPair::generate()?;
-    let mut authority = CertificateParams::new(Vec::new())?;
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_pem = authority.self_signed(&authority_key)?.pem();
-    let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &issuer)?;
-    Ok((authority_pem, leaf.pem(), key.serialize_pem()))
 }

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::fake_ecr::FakeEcr;
 use crate::objects::{SYSTEM_NAMESPACE, named};
 use crate::server::ApiServer;
-use crate::{admission, cluster, identity, must};
+use crate::{admission, cluster, identity, must, tls};
 
 /// How long a daemon may take until it is ready.
 const READY: Duration = Duration::from_secs(30);
@@ -278,7 +278,7 @@ impl ApiServer {
     async fn provide_certificate(&self) -> Result<String> {
         let secrets: Api<Secret> = self.of(SYSTEM_NAMESPACE);
         let name = "pullpass-webhook-tls";
-        let (authority, certificate, key) = admission::certificate()?;
+        let (authority, certificate, key) = tls::certificate(&["127.0.0.1"])?;
         let data = [
             ("ca.crt", &authority),
             ("tls.crt", &certificate),

@@ -78,9 +78,10 @@ impl Full {
         must(install::upgrade(&self.server, &[]).await);
     }
 
-    /// Runs `helm upgrade --install` with these values (`key=value`) beside the default ones.
+    /// Runs it with these values (`key=value`) beside the tests' own. [`Full::install`] takes them back; so does what the
+    /// next test begins with, where this one fails before that.
     pub async fn upgrade_with(&self, values: &[&str]) {
-        must(install::upgrade(&self.server, values).await);
+        must(install::upgrade_with(&self.server, values).await);
     }
 
     /// Runs `helm uninstall` and waits until it is done.

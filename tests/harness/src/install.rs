@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -17,7 +17,7 @@ use tokio::process::Command;
 use crate::chart::{self, RELEASE};
 use crate::checkout;
 use crate::cluster::run;
-use crate::objects::SYSTEM_NAMESPACE;
+use crate::objects::{self, SYSTEM_NAMESPACE};
 use crate::server::ApiServer;
 use crate::wait::eventually;
 
@@ -90,8 +90,14 @@ pub(crate) async fn install(server: &ApiServer) -> Result<()> {
     record(server, &wanted).await
 }
 
-/// Runs `helm upgrade --install` as a user would, with the images that are built here and these values (`key=value`) beside
-/// the default ones.
+/// Runs the same with values that are for one test only, so that what is installed is no longer what was recorded.
+pub(crate) async fn upgrade_with(server: &ApiServer, values: &[&str]) -> Result<()> {
+    let records: Api<ConfigMap> = server.of("default");
+    objects::ignore_missing(records.delete(RECORD, &DeleteParams::default()).await)?;
+    upgrade(server, values).await
+}
+
+/// Runs `helm upgrade --install` as a user would, with the images that are built here and these values (`key=value`).
 pub(crate) async fn upgrade(server: &ApiServer, values: &[&str]) -> Result<()> {
     let directory = chart::directory();
     let tag = format!("image.tag={}", tag()?);
@@ -114,6 +120,7 @@ pub(crate) async fn upgrade(server: &ApiServer, values: &[&str]) -> Result<()> {
         arguments.extend(["--set", value]);
     }
     server.cluster().helm(&arguments).await?;
+    // then there is no webhook
     if values.contains(&"pullSecrets.enabled=false") {
         return Ok(());
     }

@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod daemons;
 mod dump;
 pub mod fake_ecr;
+pub mod fake_ecr_registry;
 pub mod fake_registry;
 mod full;
 pub mod identity;
@@ -28,8 +29,10 @@ pub mod name;
 mod nodes;
 pub mod objects;
 pub mod registry;
+pub mod relay;
 pub mod reviews;
 mod server;
+mod tls;
 mod wait;
 
 pub use full::{Exclusive, Full, Shared, exclusive, shared};

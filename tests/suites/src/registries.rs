@@ -1,8 +1,8 @@
 //! Registries and the Secrets that they take their credentials from.
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Event, Secret};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt as _};
 use pullpass_api::Registry;
 use pullpass_harness::objects::{SYSTEM_NAMESPACE, basic_secret};
 use pullpass_harness::{ApiServer, eventually};
@@ -123,6 +123,36 @@ pub async fn condition(server: &ApiServer, name: &str, kind: &str) -> Result<Str
         .find(|condition| condition.type_ == kind && status.observed_generation == generation)
         .map(|condition| format!("{}/{}", condition.status, condition.reason))
         .ok_or(shown)
+}
+
+/// The events about a Registry, as `Warning Unauthorized: message`.
+///
+/// # Panics
+/// If the API server cannot be asked.
+pub async fn events(server: &ApiServer, name: &str) -> Vec<String> {
+    let registries: Api<Registry> = server.all();
+    let registry = registries.get(name).await;
+    // another test may have had one of the same name
+    let uid = registry
+        .unwrap_or_else(|error| panic!("cannot read the Registry {name}: {error}"))
+        .uid()
+        .unwrap_or_default();
+    let events: Api<Event> = server.of("default");
+    let about = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
+    let events = events.list(&about).await;
+    events
+        .unwrap_or_else(|error| panic!("cannot read the events: {error}"))
+        .into_iter()
+        .map(|event| {
+            let [kind, reason, message] = [event.type_, event.reason, event.message];
+            format!(
+                "{} {}: {}",
+                kind.unwrap_or_default(),
+                reason.unwrap_or_default(),
+                message.unwrap_or_default()
+            )
+        })
+        .collect()
 }
 
 /// Waits until a condition says this, as `True/Synced`.

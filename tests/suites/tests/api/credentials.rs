@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, Secret};
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::DeleteParams;
 use kube::{Api, ResourceExt as _};
 use pullpass_api::Registry;
 use pullpass_harness::fake_ecr::{self, FakeEcr};
@@ -13,10 +13,12 @@ use pullpass_harness::fake_registry::FakeRegistry;
 use pullpass_harness::objects::{SYSTEM_NAMESPACE, secret};
 use pullpass_harness::{ApiServer, Lease, eventually, lease, stays};
 use pullpass_suites::copies::{self, CONVERGENCE, has_login};
-use pullpass_suites::registries::{self, has_condition};
+use pullpass_suites::registries::{self, events, has_condition};
 use serde_json::json;
 
 use crate::copies::LONG_ENOUGH;
+
+const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 
 /// The fake's tokens live so long where a test waits for a renewal: it comes at half of it.
 const SHORT_LIFE: Duration = Duration::from_secs(16);
@@ -44,27 +46,6 @@ fn examples<T: serde::de::DeserializeOwned>(page: &str, kind: &str) -> Vec<T> {
 async fn version(server: &ApiServer, namespace: &str) -> (String, String) {
     let copy = copies::secret(server, namespace).await.unwrap();
     (copy.uid().unwrap(), copy.resource_version().unwrap())
-}
-
-async fn events(server: &ApiServer, registry: &str) -> Vec<String> {
-    let registries: Api<Registry> = server.all();
-    // another test may have had one of the same name
-    let uid = registries.get(registry).await.unwrap().uid().unwrap();
-    let events: Api<Event> = server.of("default");
-    let about = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
-    let events = events.list(&about).await.unwrap();
-    events
-        .into_iter()
-        .map(|event| {
-            let [kind, reason, message] = [event.type_, event.reason, event.message];
-            format!(
-                "{} {}: {}",
-                kind.unwrap_or_default(),
-                reason.unwrap_or_default(),
-                message.unwrap_or_default()
-            )
-        })
-        .collect()
 }
 
 /// The documented example, whose Secret comes after the Registry, goes, and comes back.
@@ -270,10 +251,7 @@ async fn issued(life: Duration) -> Issued {
     for _ in 0..3 {
         teams.push(server.namespace("team").await);
     }
-    let keys = [
-        ("accessKeyId", "AKIAIOSFODNN7EXAMPLE"),
-        ("secretAccessKey", "fake"),
-    ];
+    let keys = [("accessKeyId", KEY), ("secretAccessKey", "fake")];
     registries::write_secret(&server, &secret("acme", "Opaque", &keys)).await;
     let spec = json!({
         "host": fake_ecr::HOST,
@@ -427,7 +405,7 @@ async fn a_refused_renewal_is_told_at_once_and_what_is_in_use_stays() {
     let scene = issued(SHORT_LIFE).await;
     let first = scene.has_another(None).await;
     has_condition(&scene.server, "acme", "Ready", "True/Synced").await;
-    scene.cloud.set_key_active(false);
+    scene.cloud.revoke(KEY);
     let told = eventually(CONVERGENCE, "the failed renewal is told", async || {
         let told = registries::condition(&scene.server, "acme", "CredentialsReady").await?;
         if told.starts_with("False/") {
@@ -461,7 +439,7 @@ async fn a_refused_renewal_is_told_at_once_and_what_is_in_use_stays() {
         )
         .await;
     }
-    scene.cloud.set_key_active(true);
+    scene.cloud.reinstate(KEY);
     scene.has_another(Some(&first)).await;
     has_condition(&scene.server, "acme", "Ready", "True/Synced").await;
 }

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use pullpass_harness::Full;
 use pullpass_harness::objects::base64;
 use pullpass_harness::registry::User;
+use pullpass_harness::relay::Relay;
 use serde_json::json;
 
 /// Repositories below it are for everybody.
@@ -23,9 +24,6 @@ pub(crate) const PUBLIC: &str = "public";
 /// The tokens: who holds one is only asked for that.
 const STRANGER: &str = "stranger";
 const FRIEND: &str = "friend";
-
-/// What a client has to be told about an image besides the image.
-const DIGEST: &str = "docker-content-digest";
 
 /// A running fake. Dropping it ends it.
 pub(crate) struct FakeRegistry {
@@ -44,27 +42,20 @@ impl Drop for FakeRegistry {
 struct Behind {
     host: String,
     user: User,
-    client: reqwest::Client,
-    registry: String,
+    relay: Relay,
 }
 
 impl FakeRegistry {
     /// Starts it on an address that nodes reach, and tells the node to speak plain HTTP to it. `user` may have everything.
     pub(crate) async fn start(cluster: &Full, user: &User) -> Self {
-        let registry = cluster.registry().host().to_owned();
-        let address: SocketAddr = registry.parse().unwrap();
+        let address: SocketAddr = cluster.registry().host().parse().unwrap();
         let machine: IpAddr = address.ip();
         let listener = tokio::net::TcpListener::bind((machine, 0)).await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let authority = std::fs::read(cluster.registry().authority().unwrap()).unwrap();
         let behind = Arc::new(Behind {
             host: host.clone(),
             user: user.clone(),
-            client: reqwest::Client::builder()
-                .tls_certs_only([reqwest::Certificate::from_pem(&authority).unwrap()])
-                .build()
-                .unwrap(),
-            registry,
+            relay: Relay::to(cluster.registry()),
         });
         let router = Router::new().fallback(answer).with_state(behind);
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -114,21 +105,8 @@ async fn answer(State(behind): State<Arc<Behind>>, request: Request<Body>) -> Re
         Some(STRANGER) if is_public => {}
         _ => return behind.challenge(repository),
     }
-    let asked = behind
-        .client
-        .request(request.method, format!("https://{}{path}", behind.registry))
-        .basic_auth(&behind.user.name, Some(&behind.user.password))
-        .header(ACCEPT, header(ACCEPT).unwrap_or("*/*"));
-    let given = asked.send().await.unwrap();
-    let mut answer = Response::builder().status(given.status());
-    for name in [CONTENT_TYPE.as_str(), "content-length", DIGEST] {
-        if let Some(value) = given.headers().get(name) {
-            answer = answer.header(name, value);
-        }
-    }
-    answer
-        .body(Body::from(given.bytes().await.unwrap()))
-        .unwrap()
+    let accept = request.headers.get(ACCEPT);
+    behind.relay.fetch(request.method, path, accept).await
 }
 
 impl Behind {

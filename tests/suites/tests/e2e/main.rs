@@ -9,6 +9,7 @@
 
 mod builders;
 mod canary;
+mod cloud;
 mod credential_provider;
 mod disruption;
 mod fake_registry;

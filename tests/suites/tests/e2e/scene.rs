@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use pullpass_harness::registry::User;
 use pullpass_harness::{Full, eventually, name};
@@ -110,10 +110,28 @@ impl<C: std::ops::Deref<Target = Full>> Scene<C> {
     /// The same with an image that was pushed before.
     pub(crate) async fn pulls_image_at_once(&self, namespace: &str, image: &str) {
         let name = name::unique("app");
-        self.create(namespace, &pods::pod(&name, image)).await;
-        self.runs(namespace, &name).await;
+        let pod = pods::pod(&name, image);
+        self.pod_pulls_at_once(namespace, &name, &pod).await;
+    }
+
+    /// The same for an image that the node may have, and that kubelet has to ask the registry about nevertheless. The pod
+    /// is gone afterwards.
+    pub(crate) async fn pulls_anew_at_once(&self, namespace: &str, image: &str) {
+        let name = name::unique("app");
+        let mut manifest = pods::manifest(&name, image);
+        manifest["spec"]["containers"][0]["imagePullPolicy"] = "Always".into();
+        let pod = pods::from(&manifest);
+        self.pod_pulls_at_once(namespace, &name, &pod).await;
+        let pods: Api<Pod> = self.cluster.of(namespace);
+        let at_once = DeleteParams::default().grace_period(0);
+        pods.delete(&name, &at_once).await.unwrap();
+    }
+
+    async fn pod_pulls_at_once(&self, namespace: &str, name: &str, pod: &Pod) {
+        self.create(namespace, pod).await;
+        self.runs(namespace, name).await;
         let events = eventually(POD, "kubelet tells of the pull", async || {
-            let events = self.events(namespace, &name).await;
+            let events = self.events(namespace, name).await;
             if events.iter().any(|event| event.starts_with("Started")) {
                 Ok(events)
             } else {

@@ -50,7 +50,7 @@ async fn of_two_hundred_namespaces_applied_at_once_every_first_pull_succeeds() {
     assert!(told.is_empty(), "{told:?}");
     println!("{}", figures(&scene, &audit));
 
-    scene.cluster.upgrade_with(&[]).await;
+    scene.cluster.install().await;
     registries::delete(&scene.cluster, &scene.name).await;
     let now = DeleteParams::default().grace_period(0);
     join_all(made.iter().map(async |pod| {

@@ -1,0 +1,142 @@
+//! A fake of the registry that Amazon's ECR is to container runtimes: it takes the tokens that the fake of ECR has issued
+//! for as long as they live. The images are those of the cluster's registry.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::json;
+
+use crate::fake_ecr::{FakeEcr, HOST, USERNAME};
+use crate::full::Full;
+use crate::must;
+use crate::objects::base64;
+use crate::relay::Relay;
+use crate::tls::{self, Served};
+
+/// The port that an image without one is pulled from.
+const PORT: u16 = 443;
+
+/// A running fake; it ends when it is dropped.
+pub struct FakeEcrRegistry {
+    served: Served,
+    state: Arc<Registry>,
+    node_config: PathBuf,
+}
+
+struct Registry {
+    cloud: Arc<FakeEcr>,
+    relay: Relay,
+    /// The tokens by which images were pulled.
+    shown: Mutex<BTreeSet<String>>,
+}
+
+impl Drop for FakeEcrRegistry {
+    fn drop(&mut self) {
+        // a node that keeps it does not find the registry, which is not there any more
+        let _ = std::fs::remove_dir_all(&self.node_config);
+    }
+}
+
+impl FakeEcrRegistry {
+    /// Starts it on the port of HTTPS of an address that nodes and pods reach, and tells the node that the registry of the
+    /// fake's account is there.
+    pub async fn start(cluster: &Full, cloud: &Arc<FakeEcr>) -> Self {
+        must(start(cluster, cloud).await)
+    }
+
+    /// Where it listens.
+    pub fn ip(&self) -> IpAddr {
+        self.served.address.ip()
+    }
+
+    /// The certificate authority (PEM) of its certificate.
+    pub fn authority(&self) -> &str {
+        &self.served.authority
+    }
+
+    /// How many of these tokens images were pulled with.
+    pub fn has_served(&self, tokens: &[String]) -> usize {
+        let shown = lock(&self.state.shown);
+        tokens.iter().filter(|token| shown.contains(*token)).count()
+    }
+}
+
+fn lock(shown: &Mutex<BTreeSet<String>>) -> MutexGuard<'_, BTreeSet<String>> {
+    // each change is one statement
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn start(cluster: &Full, cloud: &Arc<FakeEcr>) -> Result<FakeEcrRegistry> {
+    let beside: SocketAddr = cluster
+        .registry()
+        .host()
+        .parse()
+        .context("the cluster's registry has no address")?;
+    let state = Arc::new(Registry {
+        cloud: Arc::clone(cloud),
+        relay: Relay::to(cluster.registry()),
+        shown: Mutex::default(),
+    });
+    let router = Router::new()
+        .fallback(answer)
+        .with_state(Arc::clone(&state));
+    let ip = beside.ip().to_string();
+    let listen = SocketAddr::new(beside.ip(), PORT);
+    let served = tls::serve(router, listen, &[HOST, &ip]).await?;
+    let node_config = cluster.cluster().registry_config("node-1", HOST);
+    std::fs::create_dir_all(&node_config)?;
+    std::fs::write(node_config.join("ca.crt"), &served.authority)?;
+    let hosts = format!(
+        "server = \"https://{ip}\"\n\n[host.\"https://{ip}\"]\n  ca = \"/etc/containerd/certs.d/{HOST}/ca.crt\"\n"
+    );
+    std::fs::write(node_config.join("hosts.toml"), hosts)?;
+    Ok(FakeEcrRegistry {
+        served,
+        state,
+        node_config,
+    })
+}
+
+async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -> Response {
+    let (request, _) = request.into_parts();
+    let Some(shown) = request.headers.get(AUTHORIZATION) else {
+        let challenge = format!("Basic realm=\"https://{HOST}/\",service=\"ecr.amazonaws.com\"");
+        return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response();
+    };
+    let issued = registry.cloud.issued();
+    let token = issued.into_iter().find(|token| {
+        let login = base64(format!("{USERNAME}:{token}"));
+        shown.as_bytes() == format!("Basic {login}").as_bytes()
+    });
+    let Some(token) = token else {
+        return refusal(
+            StatusCode::BAD_REQUEST,
+            "Your Authorization Token is invalid.",
+        );
+    };
+    if !registry.cloud.is_live(&token) {
+        let message = "Your authorization token has expired. Reauthenticate and try again.";
+        return refusal(StatusCode::FORBIDDEN, message);
+    }
+    let path = request.uri.path();
+    if path.contains("/manifests/") {
+        lock(&registry.shown).insert(token);
+    }
+    let accept = request.headers.get(ACCEPT);
+    registry.relay.fetch(request.method, path, accept).await
+}
+
+/// As Amazon words it.
+fn refusal(status: StatusCode, message: &str) -> Response {
+    let body = json!({"errors": [{"code": "DENIED", "message": message}]}).to_string();
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
