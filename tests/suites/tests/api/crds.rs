@@ -2,7 +2,7 @@
 
 use pullpass_harness::attempt::Attempt;
 use pullpass_harness::{Lease, lease};
-use serde::Deserialize as _;
+use pullpass_suites::documentation::{Example, examples};
 use serde_json::{Value, json};
 
 const REGISTRIES: &str = "/apis/pullpass.dev/v1alpha1/registries";
@@ -119,27 +119,16 @@ async fn good_registries_are_taken() {
 #[tokio::test]
 async fn every_example_of_the_documentation_is_taken() {
     let server = lease().await;
-    let pages = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs")).unwrap();
     let mut taken = 0;
-    for page in pages {
-        let page = std::fs::read_to_string(page.unwrap().path()).unwrap();
-        let blocks = page.split("```yaml\n").skip(1);
-        for block in blocks.filter_map(|rest| rest.split("```").next()) {
-            for document in serde_yaml_ng::Deserializer::from_str(block) {
-                let example = Value::deserialize(document).unwrap();
-                if example["kind"] != "Registry" {
-                    continue;
-                }
-                // two pages may use one name
-                let name = format!("example-{taken}");
-                let outcome = registry(&name, &example["spec"]).by(&server.client()).await;
-                assert!(outcome.succeeded(), "{example}: {outcome:?}");
-                taken += 1;
-            }
-        }
+    for Example { page, object } in examples("Registry") {
+        // two pages may use one name
+        let name = format!("example-{taken}");
+        let outcome = registry(&name, &object["spec"]).by(&server.client()).await;
+        assert!(outcome.succeeded(), "{page}: {object}: {outcome:?}");
+        taken += 1;
     }
     // each provider has one at least
-    assert!(taken >= 10, "{taken}");
+    assert!(taken >= 20, "{taken}");
 }
 
 #[tokio::test]
