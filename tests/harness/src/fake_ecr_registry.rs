@@ -35,8 +35,15 @@ pub struct FakeEcrRegistry {
 struct Registry {
     cloud: Arc<FakeEcr>,
     relay: Relay,
-    /// The tokens by which images were pulled.
-    shown: Mutex<BTreeSet<String>>,
+    tokens: Mutex<Tokens>,
+}
+
+#[derive(Default)]
+struct Tokens {
+    /// Images were pulled with them.
+    shown: BTreeSet<String>,
+    /// They live, and are not taken.
+    refused: BTreeSet<String>,
 }
 
 impl Drop for FakeEcrRegistry {
@@ -65,14 +72,19 @@ impl FakeEcrRegistry {
 
     /// How many of these tokens images were pulled with.
     pub fn has_served(&self, tokens: &[String]) -> usize {
-        let shown = lock(&self.state.shown);
+        let shown = &lock(&self.state.tokens).shown;
         tokens.iter().filter(|token| shown.contains(*token)).count()
+    }
+
+    /// From now on a token is not taken, although it lives.
+    pub fn refuse(&self, token: &str) {
+        lock(&self.state.tokens).refused.insert(token.to_owned());
     }
 }
 
-fn lock(shown: &Mutex<BTreeSet<String>>) -> MutexGuard<'_, BTreeSet<String>> {
+fn lock(tokens: &Mutex<Tokens>) -> MutexGuard<'_, Tokens> {
     // each change is one statement
-    shown.lock().unwrap_or_else(PoisonError::into_inner)
+    tokens.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn start(cluster: &Full, cloud: &Arc<FakeEcr>) -> Result<FakeEcrRegistry> {
@@ -84,7 +96,7 @@ async fn start(cluster: &Full, cloud: &Arc<FakeEcr>) -> Result<FakeEcrRegistry> 
     let state = Arc::new(Registry {
         cloud: Arc::clone(cloud),
         relay: Relay::to(cluster.registry()),
-        shown: Mutex::default(),
+        tokens: Mutex::default(),
     });
     let router = Router::new()
         .fallback(answer)
@@ -117,7 +129,8 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -
         let login = base64(format!("{USERNAME}:{token}"));
         shown.as_bytes() == format!("Basic {login}").as_bytes()
     });
-    let Some(token) = token else {
+    let is_refused = |token: &String| lock(&registry.tokens).refused.contains(token);
+    let Some(token) = token.filter(|token| !is_refused(token)) else {
         return refusal(
             StatusCode::BAD_REQUEST,
             "Your Authorization Token is invalid.",
@@ -129,7 +142,7 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -
     }
     let path = request.uri.path();
     if path.contains("/manifests/") {
-        lock(&registry.shown).insert(token);
+        lock(&registry.tokens).shown.insert(token);
     }
     let accept = request.headers.get(ACCEPT);
     registry.relay.fetch(request.method, path, accept).await
