@@ -1,8 +1,8 @@
 //! A fake of the registry that Amazon's ECR is to container runtimes: it takes the tokens that the fake of ECR has issued
-//! for as long as they live. The images are those of the cluster's registry.
+//! for as long as they live. The images, where there are any, are those of the cluster's registry.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,12 +29,12 @@ const PORT: u16 = 443;
 pub struct FakeEcrRegistry {
     served: Served,
     state: Arc<Registry>,
-    node_config: PathBuf,
+    node_config: Option<PathBuf>,
 }
 
 struct Registry {
     cloud: Arc<FakeEcr>,
-    relay: Relay,
+    relay: Option<Relay>,
     tokens: Mutex<Tokens>,
 }
 
@@ -44,12 +44,16 @@ struct Tokens {
     shown: BTreeSet<String>,
     /// They live, and are not taken.
     refused: BTreeSet<String>,
+    /// None is taken.
+    are_refused: bool,
 }
 
 impl Drop for FakeEcrRegistry {
     fn drop(&mut self) {
-        // a node that keeps it does not find the registry, which is not there any more
-        let _ = std::fs::remove_dir_all(&self.node_config);
+        if let Some(node_config) = &self.node_config {
+            // a node that keeps it does not find the registry, which is not there any more
+            let _ = std::fs::remove_dir_all(node_config);
+        }
     }
 }
 
@@ -60,9 +64,20 @@ impl FakeEcrRegistry {
         must(start(cluster, cloud).await)
     }
 
+    /// Starts it on a free port of the loopback address, without images: it knows tokens, and says yes to whoever has one.
+    pub async fn without_images(cloud: &Arc<FakeEcr>) -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (served, state) = must(serve(listen, cloud, None).await);
+        Self {
+            served,
+            state,
+            node_config: None,
+        }
+    }
+
     /// Where it listens.
-    pub fn ip(&self) -> IpAddr {
-        self.served.address.ip()
+    pub fn address(&self) -> SocketAddr {
+        self.served.address
     }
 
     /// The certificate authority (PEM) of its certificate.
@@ -80,6 +95,11 @@ impl FakeEcrRegistry {
     pub fn refuse(&self, token: &str) {
         lock(&self.state.tokens).refused.insert(token.to_owned());
     }
+
+    /// From now on no token is taken.
+    pub fn refuse_all(&self) {
+        lock(&self.state.tokens).are_refused = true;
+    }
 }
 
 fn lock(tokens: &Mutex<Tokens>) -> MutexGuard<'_, Tokens> {
@@ -93,17 +113,10 @@ async fn start(cluster: &Full, cloud: &Arc<FakeEcr>) -> Result<FakeEcrRegistry> 
         .host()
         .parse()
         .context("the cluster's registry has no address")?;
-    let state = Arc::new(Registry {
-        cloud: Arc::clone(cloud),
-        relay: Relay::to(cluster.registry()),
-        tokens: Mutex::default(),
-    });
-    let router = Router::new()
-        .fallback(answer)
-        .with_state(Arc::clone(&state));
-    let ip = beside.ip().to_string();
     let listen = SocketAddr::new(beside.ip(), PORT);
-    let served = tls::serve(router, listen, &[HOST, &ip]).await?;
+    let relay = Relay::to(cluster.registry());
+    let (served, state) = serve(listen, cloud, Some(relay)).await?;
+    let ip = listen.ip();
     let node_config = cluster.cluster().registry_config("node-1", HOST);
     std::fs::create_dir_all(&node_config)?;
     std::fs::write(node_config.join("ca.crt"), &served.authority)?;
@@ -114,8 +127,25 @@ async fn start(cluster: &Full, cloud: &Arc<FakeEcr>) -> Result<FakeEcrRegistry> 
     Ok(FakeEcrRegistry {
         served,
         state,
-        node_config,
+        node_config: Some(node_config),
     })
+}
+
+async fn serve(
+    listen: SocketAddr,
+    cloud: &Arc<FakeEcr>,
+    relay: Option<Relay>,
+) -> Result<(Served, Arc<Registry>)> {
+    let state = Arc::new(Registry {
+        cloud: Arc::clone(cloud),
+        relay,
+        tokens: Mutex::default(),
+    });
+    let router = Router::new()
+        .fallback(answer)
+        .with_state(Arc::clone(&state));
+    let names = [HOST, &listen.ip().to_string()];
+    Ok((tls::serve(router, listen, &names).await?, state))
 }
 
 async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -> Response {
@@ -129,7 +159,10 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -
         let login = base64(format!("{USERNAME}:{token}"));
         shown.as_bytes() == format!("Basic {login}").as_bytes()
     });
-    let is_refused = |token: &String| lock(&registry.tokens).refused.contains(token);
+    let is_refused = |token: &String| {
+        let tokens = lock(&registry.tokens);
+        tokens.are_refused || tokens.refused.contains(token)
+    };
     let Some(token) = token.filter(|token| !is_refused(token)) else {
         return refusal(
             StatusCode::BAD_REQUEST,
@@ -144,8 +177,13 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -
     if path.contains("/manifests/") {
         lock(&registry.tokens).shown.insert(token);
     }
-    let accept = request.headers.get(ACCEPT);
-    registry.relay.fetch(request.method, path, accept).await
+    match &registry.relay {
+        Some(relay) => {
+            let accept = request.headers.get(ACCEPT);
+            relay.fetch(request.method, path, accept).await
+        }
+        None => "{}".into_response(),
+    }
 }
 
 /// As Amazon words it.

@@ -2,6 +2,7 @@
 //! that a cloud issues and that end.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -10,6 +11,8 @@ use kube::{Api, ResourceExt as _};
 use pullpass_api::{Registry, convert};
 use pullpass_core::provider::Provider;
 use pullpass_harness::fake_ecr::{self, FakeEcr};
+use pullpass_harness::fake_ecr_registry::FakeEcrRegistry;
+use pullpass_harness::fake_proxy::FakeProxy;
 use pullpass_harness::fake_registry::FakeRegistry;
 use pullpass_harness::objects::{SYSTEM_NAMESPACE, secret};
 use pullpass_harness::{ApiServer, Lease, eventually, lease, stays};
@@ -266,7 +269,7 @@ async fn an_unknown_way_to_log_in_is_told_with_what_fits() {
 /// A cloud that issues tokens, and a Registry that logs in to it for some namespaces.
 struct Issued {
     server: Lease,
-    cloud: FakeEcr,
+    cloud: Arc<FakeEcr>,
     teams: Vec<String>,
     controller: pullpass_harness::daemons::Daemon,
 }
@@ -274,7 +277,7 @@ struct Issued {
 async fn issued(life: Duration) -> Issued {
     let server = lease().await;
     server.apply_chart().await;
-    let cloud = FakeEcr::start("127.0.0.1:0".parse().unwrap(), life).await;
+    let cloud = Arc::new(FakeEcr::start("127.0.0.1:0".parse().unwrap(), life).await);
     let controller = server.start_controller_at("one", &cloud).await;
     let mut teams = Vec::new();
     for _ in 0..3 {
@@ -471,4 +474,54 @@ async fn a_refused_renewal_is_told_at_once_and_what_is_in_use_stays() {
     scene.cloud.reinstate(KEY);
     scene.has_another(Some(&first)).await;
     has_condition(&scene.server, "acme", "Ready", "True/Synced").await;
+}
+
+/// Tokens that live for half a day, so that none of them is due.
+#[tokio::test]
+async fn a_token_that_the_registry_comes_to_refuse_is_replaced_at_once_and_its_like_less_often() {
+    let scene = issued(Duration::from_secs(12 * 3600)).await;
+    let server = &scene.server;
+    let first = scene.has_another(None).await;
+    let registry = FakeEcrRegistry::without_images(&scene.cloud).await;
+    let proxy = FakeProxy::start(registry.address()).await;
+    let authority = [("ca.crt", registry.authority())];
+    registries::write_secret(server, &secret("authority", "Opaque", &authority)).await;
+    let connection = json!({
+        "tls": {"mode": "SecureWithCA", "caSecretRef": {"name": "authority"}},
+        "via": {"mode": "Proxy", "url": proxy.url()},
+    });
+    registries::patch(server, "acme", &json!({"connection": connection})).await;
+    has_condition(server, "acme", "Verified", "True/Accepted").await;
+    assert_eq!(scene.cloud.issued().len(), 1);
+
+    // what is asked otherwise is asked anew
+    let asks_for = async |repository: &str| {
+        registries::patch(
+            server,
+            "acme",
+            &json!({"verify": {"repository": repository}}),
+        )
+        .await;
+    };
+    registry.refuse(&first);
+    asks_for("acme/one").await;
+    let second = scene.has_another(Some(&first)).await;
+    has_condition(server, "acme", "Verified", "True/Accepted").await;
+    has_condition(server, "acme", "Ready", "True/Synced").await;
+    assert_eq!(scene.cloud.issued().len(), 2);
+
+    // one more after the refusal, and no other within the minute
+    registry.refuse_all();
+    asks_for("acme/two").await;
+    has_condition(server, "acme", "Verified", "False/Unauthorized").await;
+    let third = async || match scene.cloud.issued().len() {
+        3 => Ok(()),
+        count => Err(format!("{count} tokens")),
+    };
+    eventually(CONVERGENCE, "another token is asked for", third).await;
+    stays(LONG_ENOUGH, "no more are asked for", third).await;
+    has_condition(server, "acme", "Ready", "False/KeepingLastGood").await;
+    for team in &scene.teams {
+        has_login(server, team, fake_ecr::HOST, fake_ecr::USERNAME, &second).await;
+    }
 }

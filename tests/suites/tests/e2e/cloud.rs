@@ -60,7 +60,7 @@ impl Cloud {
         )
         .await;
         let values = [
-            format!("controller.hostAliases[0].ip={}", registry.ip()),
+            format!("controller.hostAliases[0].ip={}", registry.address().ip()),
             format!("controller.hostAliases[0].hostnames[0]={HOST}"),
             "controller.env[0].name=AWS_ENDPOINT_URL".to_owned(),
             format!("controller.env[0].value={}", ecr.url()),
