@@ -44,6 +44,12 @@ use crate::selector::LabelSelector;
         .message("auth is missing: a private registry needs a credential, for example auth: {basic: {secretRef: {name: my-secret}}}, or access.pullSecret where each namespace already holds one; for a registry without credentials write type: Public"),
     validation = Rule::new("self.type == 'Private' || (!has(self.auth) && !(has(self.access) && has(self.access.pullSecret)))")
         .message("a public registry has no credentials: remove auth and access.pullSecret, or write type: Private"),
+    validation = Rule::new("!has(self.provider) || !has(self.auth) || !(has(self.auth.awsKeys) || has(self.auth.awsRole)) || self.provider in ['ECR', 'ECRPublic']")
+        .message("auth.awsKeys and auth.awsRole fit ECR and ECRPublic: write one of them as provider or leave it out, or log in by auth.basic or auth.dockerConfig"),
+    validation = Rule::new("!has(self.provider) || !has(self.auth) || !(has(self.auth.gcpServiceAccountKey) || has(self.auth.gcpWorkloadIdentity)) || self.provider in ['ArtifactRegistry', 'GCR']")
+        .message("auth.gcpServiceAccountKey and auth.gcpWorkloadIdentity fit ArtifactRegistry and GCR: write one of them as provider or leave it out, or log in by auth.basic or auth.dockerConfig"),
+    validation = Rule::new("!has(self.provider) || !has(self.auth) || !(has(self.auth.azureServicePrincipal) || has(self.auth.azureWorkloadIdentity)) || self.provider == 'ACR'")
+        .message("auth.azureServicePrincipal and auth.azureWorkloadIdentity fit ACR: write it as provider or leave it out, or log in by auth.basic or auth.dockerConfig"),
     validation = Rule::new("self.injection == 'Always' || has(self.host)")
         .message("host is missing: injection: WhenImageMatches compares images with it; write host, or injection: Always"),
     validation = Rule::new("self.type == 'Public' || (has(self.access) && has(self.access.namespaces))")

@@ -174,6 +174,22 @@ impl ApiServer {
         daemon
     }
 
+    /// Starts the controller where neither clouds nor registries are asked for anything: it verifies nothing, and under the
+    /// clouds' addresses nobody listens. Waits until it is ready.
+    pub async fn start_controller_without_clouds(&self, identity: &str) -> Daemon {
+        const NOBODY: &str = "http://127.0.0.1:1";
+        let mut config = controller_config(identity, &["--verify-interval=0s"]);
+        let nobody = || Some(must(NOBODY.parse().map_err(Into::into)));
+        let endpoints = &mut config.controller.endpoints;
+        endpoints.aws = nobody();
+        endpoints.google = nobody();
+        endpoints.google_metadata = nobody();
+        endpoints.entra = nobody();
+        let daemon = self.start_configured_controller(config).await;
+        daemon.ready().await;
+        daemon
+    }
+
     /// The same without waiting, for where it cannot become ready.
     pub async fn start_controller_unready(&self, identity: &str, flags: &[&str]) -> Daemon {
         self.start_configured_controller(controller_config(identity, flags))

@@ -1,8 +1,8 @@
 //! A fake of the registry that Amazon's ECR is to container runtimes: it takes the tokens that the fake of ECR has issued
-//! for as long as they live. The images are those of the cluster's registry.
+//! for as long as they live. The images, where there are any, are those of the cluster's registry.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,20 +29,31 @@ const PORT: u16 = 443;
 pub struct FakeEcrRegistry {
     served: Served,
     state: Arc<Registry>,
-    node_config: PathBuf,
+    node_config: Option<PathBuf>,
 }
 
 struct Registry {
     cloud: Arc<FakeEcr>,
-    relay: Relay,
-    /// The tokens by which images were pulled.
-    shown: Mutex<BTreeSet<String>>,
+    relay: Option<Relay>,
+    tokens: Mutex<Tokens>,
+}
+
+#[derive(Default)]
+struct Tokens {
+    /// Images were pulled with them.
+    shown: BTreeSet<String>,
+    /// They live, and are not taken.
+    refused: BTreeSet<String>,
+    /// None is taken.
+    are_refused: bool,
 }
 
 impl Drop for FakeEcrRegistry {
     fn drop(&mut self) {
-        // a node that keeps it does not find the registry, which is not there any more
-        let _ = std::fs::remove_dir_all(&self.node_config);
+        if let Some(node_config) = &self.node_config {
+            // a node that keeps it does not find the registry, which is not there any more
+            let _ = std::fs::remove_dir_all(node_config);
+        }
     }
 }
 
@@ -53,9 +64,20 @@ impl FakeEcrRegistry {
         must(start(cluster, cloud).await)
     }
 
+    /// Starts it on a free port of the loopback address, without images: it knows tokens, and says yes to whoever has one.
+    pub async fn without_images(cloud: &Arc<FakeEcr>) -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (served, state) = must(serve(listen, cloud, None).await);
+        Self {
+            served,
+            state,
+            node_config: None,
+        }
+    }
+
     /// Where it listens.
-    pub fn ip(&self) -> IpAddr {
-        self.served.address.ip()
+    pub fn address(&self) -> SocketAddr {
+        self.served.address
     }
 
     /// The certificate authority (PEM) of its certificate.
@@ -65,14 +87,24 @@ impl FakeEcrRegistry {
 
     /// How many of these tokens images were pulled with.
     pub fn has_served(&self, tokens: &[String]) -> usize {
-        let shown = lock(&self.state.shown);
+        let shown = &lock(&self.state.tokens).shown;
         tokens.iter().filter(|token| shown.contains(*token)).count()
+    }
+
+    /// From now on a token is not taken, although it lives.
+    pub fn refuse(&self, token: &str) {
+        lock(&self.state.tokens).refused.insert(token.to_owned());
+    }
+
+    /// From now on no token is taken.
+    pub fn refuse_all(&self) {
+        lock(&self.state.tokens).are_refused = true;
     }
 }
 
-fn lock(shown: &Mutex<BTreeSet<String>>) -> MutexGuard<'_, BTreeSet<String>> {
+fn lock(tokens: &Mutex<Tokens>) -> MutexGuard<'_, Tokens> {
     // each change is one statement
-    shown.lock().unwrap_or_else(PoisonError::into_inner)
+    tokens.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn start(cluster: &Full, cloud: &Arc<FakeEcr>) -> Result<FakeEcrRegistry> {
@@ -81,17 +113,10 @@ async fn start(cluster: &Full, cloud: &Arc<FakeEcr>) -> Result<FakeEcrRegistry> 
         .host()
         .parse()
         .context("the cluster's registry has no address")?;
-    let state = Arc::new(Registry {
-        cloud: Arc::clone(cloud),
-        relay: Relay::to(cluster.registry()),
-        shown: Mutex::default(),
-    });
-    let router = Router::new()
-        .fallback(answer)
-        .with_state(Arc::clone(&state));
-    let ip = beside.ip().to_string();
     let listen = SocketAddr::new(beside.ip(), PORT);
-    let served = tls::serve(router, listen, &[HOST, &ip]).await?;
+    let relay = Relay::to(cluster.registry());
+    let (served, state) = serve(listen, cloud, Some(relay)).await?;
+    let ip = listen.ip();
     let node_config = cluster.cluster().registry_config("node-1", HOST);
     std::fs::create_dir_all(&node_config)?;
     std::fs::write(node_config.join("ca.crt"), &served.authority)?;
@@ -102,8 +127,25 @@ async fn start(cluster: &Full, cloud: &Arc<FakeEcr>) -> Result<FakeEcrRegistry> 
     Ok(FakeEcrRegistry {
         served,
         state,
-        node_config,
+        node_config: Some(node_config),
     })
+}
+
+async fn serve(
+    listen: SocketAddr,
+    cloud: &Arc<FakeEcr>,
+    relay: Option<Relay>,
+) -> Result<(Served, Arc<Registry>)> {
+    let state = Arc::new(Registry {
+        cloud: Arc::clone(cloud),
+        relay,
+        tokens: Mutex::default(),
+    });
+    let router = Router::new()
+        .fallback(answer)
+        .with_state(Arc::clone(&state));
+    let names = [HOST, &listen.ip().to_string()];
+    Ok((tls::serve(router, listen, &names).await?, state))
 }
 
 async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -> Response {
@@ -117,7 +159,11 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -
         let login = base64(format!("{USERNAME}:{token}"));
         shown.as_bytes() == format!("Basic {login}").as_bytes()
     });
-    let Some(token) = token else {
+    let is_refused = |token: &String| {
+        let tokens = lock(&registry.tokens);
+        tokens.are_refused || tokens.refused.contains(token)
+    };
+    let Some(token) = token.filter(|token| !is_refused(token)) else {
         return refusal(
             StatusCode::BAD_REQUEST,
             "Your Authorization Token is invalid.",
@@ -129,10 +175,15 @@ async fn answer(State(registry): State<Arc<Registry>>, request: Request<Body>) -
     }
     let path = request.uri.path();
     if path.contains("/manifests/") {
-        lock(&registry.shown).insert(token);
+        lock(&registry.tokens).shown.insert(token);
     }
-    let accept = request.headers.get(ACCEPT);
-    registry.relay.fetch(request.method, path, accept).await
+    match &registry.relay {
+        Some(relay) => {
+            let accept = request.headers.get(ACCEPT);
+            relay.fetch(request.method, path, accept).await
+        }
+        None => "{}".into_response(),
+    }
 }
 
 /// As Amazon words it.

@@ -18,6 +18,7 @@ pub mod daemons;
 mod dump;
 pub mod fake_ecr;
 pub mod fake_ecr_registry;
+pub mod fake_proxy;
 pub mod fake_registry;
 mod full;
 pub mod identity;

@@ -3,6 +3,7 @@
 #![allow(clippy::panic, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod copies;
+pub mod documentation;
 pub mod pods;
 pub mod registries;
 pub mod tenants;

@@ -2,8 +2,11 @@
 
 use pullpass_harness::attempt::Attempt;
 use pullpass_harness::{Lease, lease};
-use serde::Deserialize as _;
+use pullpass_suites::documentation::{Example, examples};
 use serde_json::{Value, json};
+
+/// Of a directory or an application of Azure.
+const ID: &str = "00000000-0000-0000-0000-000000000001";
 
 const REGISTRIES: &str = "/apis/pullpass.dev/v1alpha1/registries";
 
@@ -30,6 +33,13 @@ fn with(field: &str, value: Value) -> Value {
     spec
 }
 
+/// A registry of this kind that is logged in to in this way.
+fn with_provider(provider: &str, auth: Value) -> Value {
+    let mut spec = with("auth", auth);
+    spec["provider"] = provider.into();
+    spec
+}
+
 fn registry(name: &str, spec: &Value) -> Attempt {
     let registry = json!({
         "apiVersion": "pullpass.dev/v1alpha1",
@@ -52,6 +62,13 @@ async fn good_registries_are_taken() {
         with("host", json!("localhost:5000")),
         with("host", json!("[2001:db8::1]:5000")),
         with("provider", json!("Harbor")),
+        with_provider("ECR", json!({"basic": {"secretRef": {"name": "acme"}}})),
+        with_provider("ECRPublic", json!({"awsRole": {}})),
+        with_provider("GCR", json!({"gcpWorkloadIdentity": {}})),
+        with_provider(
+            "ACR",
+            json!({"azureWorkloadIdentity": {"tenantId": ID, "clientId": ID}}),
+        ),
         with("priority", json!(-5)),
         with("auth/basic/usernameKey", json!("user.name")),
         with(
@@ -119,27 +136,16 @@ async fn good_registries_are_taken() {
 #[tokio::test]
 async fn every_example_of_the_documentation_is_taken() {
     let server = lease().await;
-    let pages = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs")).unwrap();
     let mut taken = 0;
-    for page in pages {
-        let page = std::fs::read_to_string(page.unwrap().path()).unwrap();
-        let blocks = page.split("```yaml\n").skip(1);
-        for block in blocks.filter_map(|rest| rest.split("```").next()) {
-            for document in serde_yaml_ng::Deserializer::from_str(block) {
-                let example = Value::deserialize(document).unwrap();
-                if example["kind"] != "Registry" {
-                    continue;
-                }
-                // two pages may use one name
-                let name = format!("example-{taken}");
-                let outcome = registry(&name, &example["spec"]).by(&server.client()).await;
-                assert!(outcome.succeeded(), "{example}: {outcome:?}");
-                taken += 1;
-            }
-        }
+    for Example { page, object } in examples("Registry") {
+        // two pages may use one name
+        let name = format!("example-{taken}");
+        let outcome = registry(&name, &object["spec"]).by(&server.client()).await;
+        assert!(outcome.succeeded(), "{page}: {object}: {outcome:?}");
+        taken += 1;
     }
     // each provider has one at least
-    assert!(taken >= 10, "{taken}");
+    assert!(taken >= 20, "{taken}");
 }
 
 #[tokio::test]
@@ -247,6 +253,39 @@ async fn bad_registries_are_refused_with_words_that_help() {
             "a public registry has no credentials: remove auth",
         ),
         (with("type", json!("Secret")), "supported values"),
+        (
+            with_provider("Harbor", json!({"awsKeys": {"secretRef": {"name": "a"}}})),
+            "auth.awsKeys and auth.awsRole fit ECR and ECRPublic",
+        ),
+        (
+            with_provider("GHCR", json!({"awsRole": {}})),
+            "auth.awsKeys and auth.awsRole fit ECR and ECRPublic",
+        ),
+        (
+            with_provider(
+                "ECR",
+                json!({"gcpServiceAccountKey": {"secretRef": {"name": "a"}}}),
+            ),
+            "auth.gcpServiceAccountKey and auth.gcpWorkloadIdentity fit ArtifactRegistry and GCR",
+        ),
+        (
+            with_provider("ACR", json!({"gcpWorkloadIdentity": {}})),
+            "auth.gcpServiceAccountKey and auth.gcpWorkloadIdentity fit ArtifactRegistry and GCR",
+        ),
+        (
+            with_provider(
+                "GCR",
+                json!({"azureServicePrincipal": {"tenantId": ID, "clientId": ID, "secretRef": {"name": "a"}}}),
+            ),
+            "auth.azureServicePrincipal and auth.azureWorkloadIdentity fit ACR",
+        ),
+        (
+            with_provider(
+                "Other",
+                json!({"azureWorkloadIdentity": {"tenantId": ID, "clientId": ID}}),
+            ),
+            "auth.azureServicePrincipal and auth.azureWorkloadIdentity fit ACR",
+        ),
         (with("provider", json!("Nexus")), "supported values"),
         (
             with("access", Value::Null),

@@ -1,18 +1,23 @@
 //! Where credentials come from and whether they are good: Secrets that others fill in, registries that are asked, tokens
 //! that a cloud issues and that end.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt as _};
-use pullpass_api::Registry;
+use pullpass_api::{Registry, convert};
+use pullpass_core::provider::Provider;
 use pullpass_harness::fake_ecr::{self, FakeEcr};
+use pullpass_harness::fake_ecr_registry::FakeEcrRegistry;
+use pullpass_harness::fake_proxy::FakeProxy;
 use pullpass_harness::fake_registry::FakeRegistry;
 use pullpass_harness::objects::{SYSTEM_NAMESPACE, secret};
 use pullpass_harness::{ApiServer, Lease, eventually, lease, stays};
 use pullpass_suites::copies::{self, CONVERGENCE, has_login};
+use pullpass_suites::documentation::{Example, examples};
 use pullpass_suites::registries::{self, events, has_condition};
 use serde_json::json;
 
@@ -23,24 +28,13 @@ const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 /// The fake's tokens live so long where a test waits for a renewal: it comes at half of it.
 const SHORT_LIFE: Duration = Duration::from_secs(16);
 
-/// The YAML blocks of a page of the documentation, in order.
-fn examples<T: serde::de::DeserializeOwned>(page: &str, kind: &str) -> Vec<T> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../docs")
-        .join(page);
-    let text = std::fs::read_to_string(path).unwrap();
-    let mut blocks = text.split("```yaml\n").skip(1);
-    let mut found = Vec::new();
-    for block in &mut blocks {
-        let block = block.split("```").next().unwrap();
-        for document in serde_yaml_ng::Deserializer::from_str(block) {
-            let value: serde_json::Value = serde::Deserialize::deserialize(document).unwrap();
-            if value["kind"] == kind {
-                found.push(serde_json::from_value(value).unwrap());
-            }
-        }
-    }
-    found
+/// The objects that a page of the documentation shows, in order.
+fn shown<T: serde::de::DeserializeOwned>(page: &str, kind: &str) -> Vec<T> {
+    examples(kind)
+        .into_iter()
+        .filter(|example| example.page == page)
+        .map(|example| serde_json::from_value(example.object).unwrap())
+        .collect()
 }
 
 async fn version(server: &ApiServer, namespace: &str) -> (String, String) {
@@ -53,8 +47,8 @@ async fn version(server: &ApiServer, namespace: &str) -> (String, String) {
 async fn a_secret_that_external_secrets_fills_in_may_come_late_and_go_and_come_back() {
     let server = lease().await;
     server.apply_chart().await;
-    let registry: Registry = examples("external-secrets.md", "Registry").remove(0);
-    let mut filled_in: Secret = examples("external-secrets.md", "Secret").remove(0);
+    let registry: Registry = shown("external-secrets.md", "Registry").remove(0);
+    let mut filled_in: Secret = shown("external-secrets.md", "Secret").remove(0);
     let _controller = server.start_controller("one", &[]).await;
     server.create_namespace("team-a", &[]).await;
     registries::create(&server, &registry).await;
@@ -108,6 +102,44 @@ async fn a_secret_that_external_secrets_fills_in_may_come_late_and_go_and_come_b
     registries::write_secret(&server, &filled_in).await;
     has_login(&server, "team-a", "registry.example.com", "robot", "second").await;
     assert_eq!(version(&server, "team-a").await.0, before.0);
+}
+
+/// What users copy: every provider's example, with the Secrets that are shown beside it.
+#[tokio::test]
+async fn every_providers_example_is_one_that_the_controller_takes() {
+    let server = lease().await;
+    server.apply_chart().await;
+    let _controller = server.start_controller_without_clouds("one").await;
+    let sources: Vec<Example> = examples("Secret")
+        .into_iter()
+        .filter(|example| example.page.starts_with("providers/"))
+        .collect();
+    for source in &sources {
+        let secret = serde_json::from_value(source.object.clone()).unwrap();
+        registries::write_secret(&server, &secret).await;
+    }
+    let mut logged_in = BTreeSet::new();
+    let mut providers = BTreeSet::new();
+    for (number, example) in examples("Registry").into_iter().enumerate() {
+        // two pages may use one name
+        let name = format!("example-{number}");
+        let registry = registries::with_spec(&name, &example.object["spec"]);
+        providers.insert(convert::provider(&registry).unwrap());
+        registries::create(&server, &registry).await;
+        let told = eventually(CONVERGENCE, "the controller says something", async || {
+            registries::condition(&server, &name, "CredentialsReady").await
+        })
+        .await;
+        let page = &example.page;
+        assert_ne!(told, "False/InvalidRegistry", "{page}: {}", example.object);
+        if sources.iter().any(|source| source.name() == example.name()) {
+            has_condition(&server, &name, "CredentialsReady", "True/CredentialRead").await;
+            logged_in.insert(page.clone());
+        }
+    }
+    assert_eq!(providers, BTreeSet::from(Provider::ALL));
+    // the others have an identity at a cloud, or a key that no page may show
+    assert_eq!(logged_in.len(), 6, "{logged_in:?}");
 }
 
 /// A registry that is asked, and a Registry for it.
@@ -237,7 +269,7 @@ async fn an_unknown_way_to_log_in_is_told_with_what_fits() {
 /// A cloud that issues tokens, and a Registry that logs in to it for some namespaces.
 struct Issued {
     server: Lease,
-    cloud: FakeEcr,
+    cloud: Arc<FakeEcr>,
     teams: Vec<String>,
     controller: pullpass_harness::daemons::Daemon,
 }
@@ -245,7 +277,7 @@ struct Issued {
 async fn issued(life: Duration) -> Issued {
     let server = lease().await;
     server.apply_chart().await;
-    let cloud = FakeEcr::start("127.0.0.1:0".parse().unwrap(), life).await;
+    let cloud = Arc::new(FakeEcr::start("127.0.0.1:0".parse().unwrap(), life).await);
     let controller = server.start_controller_at("one", &cloud).await;
     let mut teams = Vec::new();
     for _ in 0..3 {
@@ -442,4 +474,54 @@ async fn a_refused_renewal_is_told_at_once_and_what_is_in_use_stays() {
     scene.cloud.reinstate(KEY);
     scene.has_another(Some(&first)).await;
     has_condition(&scene.server, "acme", "Ready", "True/Synced").await;
+}
+
+/// Tokens that live for half a day, so that none of them is due.
+#[tokio::test]
+async fn a_token_that_the_registry_comes_to_refuse_is_replaced_at_once_and_its_like_less_often() {
+    let scene = issued(Duration::from_secs(12 * 3600)).await;
+    let server = &scene.server;
+    let first = scene.has_another(None).await;
+    let registry = FakeEcrRegistry::without_images(&scene.cloud).await;
+    let proxy = FakeProxy::start(registry.address()).await;
+    let authority = [("ca.crt", registry.authority())];
+    registries::write_secret(server, &secret("authority", "Opaque", &authority)).await;
+    let connection = json!({
+        "tls": {"mode": "SecureWithCA", "caSecretRef": {"name": "authority"}},
+        "via": {"mode": "Proxy", "url": proxy.url()},
+    });
+    registries::patch(server, "acme", &json!({"connection": connection})).await;
+    has_condition(server, "acme", "Verified", "True/Accepted").await;
+    assert_eq!(scene.cloud.issued().len(), 1);
+
+    // what is asked otherwise is asked anew
+    let asks_for = async |repository: &str| {
+        registries::patch(
+            server,
+            "acme",
+            &json!({"verify": {"repository": repository}}),
+        )
+        .await;
+    };
+    registry.refuse(&first);
+    asks_for("acme/one").await;
+    let second = scene.has_another(Some(&first)).await;
+    has_condition(server, "acme", "Verified", "True/Accepted").await;
+    has_condition(server, "acme", "Ready", "True/Synced").await;
+    assert_eq!(scene.cloud.issued().len(), 2);
+
+    // one more after the refusal, and no other within the minute
+    registry.refuse_all();
+    asks_for("acme/two").await;
+    has_condition(server, "acme", "Verified", "False/Unauthorized").await;
+    let third = async || match scene.cloud.issued().len() {
+        3 => Ok(()),
+        count => Err(format!("{count} tokens")),
+    };
+    eventually(CONVERGENCE, "another token is asked for", third).await;
+    stays(LONG_ENOUGH, "no more are asked for", third).await;
+    has_condition(server, "acme", "Ready", "False/KeepingLastGood").await;
+    for team in &scene.teams {
+        has_login(server, team, fake_ecr::HOST, fake_ecr::USERNAME, &second).await;
+    }
 }

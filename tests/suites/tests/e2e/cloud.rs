@@ -60,7 +60,7 @@ impl Cloud {
         )
         .await;
         let values = [
-            format!("controller.hostAliases[0].ip={}", registry.ip()),
+            format!("controller.hostAliases[0].ip={}", registry.address().ip()),
             format!("controller.hostAliases[0].hostnames[0]={HOST}"),
             "controller.env[0].name=AWS_ENDPOINT_URL".to_owned(),
             format!("controller.env[0].value={}", ecr.url()),
@@ -185,6 +185,7 @@ async fn tokens_are_renewed_under_pulls_and_a_revoked_key_is_told_before_they_en
 
     is_the_controllers(&cloud).await;
     pulls_never_fail(&cloud, &keys, &role).await;
+    a_refused_token_is_replaced(&cloud, &role).await;
     key_is_revoked(&cloud, &keys, &role).await;
 
     for registry in [&keys, &role] {
@@ -233,6 +234,43 @@ async fn pulls_never_fail(cloud: &Cloud, keys: &str, role: &str) {
         assert!(issued.len() <= 7, "{} tokens for {key}", issued.len());
     }
     cloud.tells("good", 2.0).await;
+}
+
+/// The registry has come to refuse a token whose renewal is not due yet: there is another one at once.
+async fn a_refused_token_is_replaced(cloud: &Cloud, role: &str) {
+    let cluster = &cloud.scene.cluster;
+    let image = cloud.image().await;
+    let newest = || cloud.ecr.issued_for(ROLE_KEY).pop().unwrap();
+    let another = async |than: &str| {
+        eventually(CONVERGENCE, "another token is issued", async || {
+            let newest = newest();
+            if newest == than {
+                Err("none")
+            } else {
+                Ok(newest)
+            }
+        })
+        .await
+    };
+    let fresh = another(&newest()).await;
+    has_login(cluster, role, HOST, USERNAME, &fresh).await;
+    has_condition(cluster, role, "Ready", "True/Synced").await;
+    cloud.registry.refuse(&fresh);
+    // what is asked otherwise is asked anew
+    let repository = image.trim_start_matches(HOST).trim_matches('/');
+    let repository = repository.trim_end_matches(":1");
+    registries::patch(
+        cluster,
+        role,
+        &json!({"verify": {"repository": repository}}),
+    )
+    .await;
+    let replacement = another(&fresh).await;
+    let left = cloud.ecr.left(&fresh);
+    assert!(left > LIFE / 2, "it was due anyway with {left:?} left");
+    has_login(cluster, role, HOST, USERNAME, &replacement).await;
+    has_condition(cluster, role, "Verified", "True/Accepted").await;
+    cloud.scene.pulls_anew_at_once(role, &image).await;
 }
 
 async fn key_is_revoked(cloud: &Cloud, keys: &str, role: &str) {
