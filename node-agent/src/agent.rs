@@ -20,8 +20,9 @@ use crate::delivery::{Bundles, Delivered, Delivery, Effort, Remark, Trouble};
 use crate::directory_watch::DirectoryWatch;
 use crate::metrics::Metrics;
 use crate::repairs::Repairs;
+use crate::platform;
+use crate::removal::Removal;
 use crate::report::Standing;
-use crate::{platform, removal};
 
 /// How often the node is looked at though nothing was reported: inotify loses events when its queue overflows, and where a
 /// user has no more watches it reports none.
@@ -70,8 +71,7 @@ pub(crate) type AllSeen = BTreeMap<&'static str, Seen>;
 /// What the loop works with.
 pub(crate) struct Agent {
     pub(crate) client: Client,
-    pub(crate) namespace: String,
-    pub(crate) daemon_set: String,
+    pub(crate) removal: Removal,
     /// The mode that is on.
     pub(crate) active: Arc<dyn Delivery>,
     /// The modes that are off, as far as this process can reach what they may have left.
@@ -411,7 +411,7 @@ impl Agent {
 
     /// The last thing that this process does to the node.
     async fn leave(self) {
-        let asked = removal::is_under_way(&self.client, &self.namespace, &self.daemon_set);
+        let asked = self.removal.is_under_way();
         match tokio::time::timeout(REMOVAL_ANSWER, asked).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {

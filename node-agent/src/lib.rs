@@ -57,6 +57,7 @@ use crate::host::RealHost;
 use crate::kubelet_restart::Policy;
 use crate::metrics::Metrics;
 use crate::provider_files::{ProviderFiles, ProviderNode};
+use crate::removal::Removal;
 use crate::report::Report;
 use crate::restart_turn::RestartTurn;
 use crate::restarter::Restarter;
@@ -209,10 +210,17 @@ pub async fn start(context: Context, options: AgentOptions) -> Result<(), StartE
         .liveness
         .register("watches", move || unanswered.check_answered(UNANSWERED));
 
+    let (removal, following) = Removal::watch(
+        &context,
+        options.namespace,
+        options.daemon_set,
+        context.tasks.stop(Stage::Work),
+    )?;
+    spawn(&context, "namespace", following);
+
     let agent = Agent {
         client: context.client.clone(),
-        namespace: options.namespace,
-        daemon_set: options.daemon_set,
+        removal,
         active,
         others,
         asks_platform: options.mode == Mode::DockerConfig,

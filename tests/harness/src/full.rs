@@ -75,7 +75,17 @@ impl Full {
 
     /// Runs the same `helm upgrade --install` once more, whether something has changed or not.
     pub async fn upgrade(&self) {
-        must(install::upgrade(&self.server).await);
+        must(install::upgrade(&self.server, &[]).await);
+    }
+
+    /// Runs `helm upgrade --install` with these values (`key=value`) beside the default ones.
+    pub async fn upgrade_with(&self, values: &[&str]) {
+        must(install::upgrade(&self.server, values).await);
+    }
+
+    /// Loads Pullpass's images into nodes that have come since it was installed.
+    pub async fn load_images(&self) {
+        must(install::load_images(&self.server).await);
     }
 
     /// Runs `helm uninstall` and waits until it is done.

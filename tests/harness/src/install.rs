@@ -80,21 +80,25 @@ pub(crate) async fn install(server: &ApiServer) -> Result<()> {
         return Ok(());
     }
     let wanted = fingerprint().await?;
-    let archives = ARCHIVES.map(|archive| checkout::path(archive).display().to_string());
-    server
-        .cluster()
-        .load_images(&archives.each_ref().map(String::as_str))
-        .await?;
+    load_images(server).await?;
     enforce_restricted_profile(server).await?;
-    upgrade(server).await?;
+    upgrade(server, &[]).await?;
     record(server, &wanted).await
 }
 
-/// Runs `helm upgrade --install` as a user would, with the images that are built here.
-pub(crate) async fn upgrade(server: &ApiServer) -> Result<()> {
+/// Loads what [`fingerprint`] has built into every node.
+pub(crate) async fn load_images(server: &ApiServer) -> Result<()> {
+    let archives = ARCHIVES.map(|archive| checkout::path(archive).display().to_string());
+    let archives = archives.each_ref().map(String::as_str);
+    server.cluster().load_images(&archives).await
+}
+
+/// Runs `helm upgrade --install` as a user would, with the images that are built here and these values (`key=value`) beside
+/// the default ones.
+pub(crate) async fn upgrade(server: &ApiServer, values: &[&str]) -> Result<()> {
     let directory = chart::directory();
     let tag = format!("image.tag={}", tag()?);
-    let arguments = [
+    let mut arguments = vec![
         "upgrade",
         "--install",
         RELEASE,
@@ -109,7 +113,13 @@ pub(crate) async fn upgrade(server: &ApiServer) -> Result<()> {
         "--set",
         LOGS,
     ];
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
     server.cluster().helm(&arguments).await?;
+    if values.contains(&"pullSecrets.enabled=false") {
+        return Ok(());
+    }
     is_reachable(server).await
 }
 

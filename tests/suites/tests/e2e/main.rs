@@ -14,6 +14,8 @@ mod disruption;
 mod fake_registry;
 mod injection;
 mod lifecycle;
+mod node_scene;
+mod nodes_docker_config;
 mod public;
 mod pulls;
 mod rotation;
