@@ -19,6 +19,7 @@ mod nodes_docker_config;
 mod public;
 mod pulls;
 mod rotation;
+mod runtime_trust;
 mod scene;
 mod steady;
 mod tenants;
