@@ -129,6 +129,11 @@ pullpass-nodes{{ if eq .Values.nodeAgent.mode "credentialProvider" }}, pullpass-
 {{- end }}
 {{- if .Values.nodeAgent.enabled }}
 - --nodes={{ .Values.nodeAgent.mode }}
+{{- if eq .Values.nodeAgent.mode "credentialProvider" }}
+{{- with .Values.nodeAgent.credentialProvider.ports }}
+- --provider-ports={{ join "," . }}
+{{- end }}
+{{- end }}
 {{- if .Values.nodeAgent.withdraw }}
 - --withdraw-nodes
 {{- end }}
