@@ -326,16 +326,22 @@ fn untold(blocked: &BTreeMap<String, TrustError>) -> Option<Remark> {
 }
 
 fn io(place: &HostDirectory, error: &io::Error) -> Trouble {
-    match error.kind() {
-        io::ErrorKind::NotFound => Trouble::blocked(
+    let is_refused = matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+    );
+    if error.kind() == io::ErrorKind::NotFound {
+        Trouble::blocked(
             Reason::NodePathMissing,
             placed(place, &"there is no such directory on this node"),
-        ),
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Trouble::blocked(
+        )
+    } else if is_refused {
+        Trouble::blocked(
             Reason::NodeReadOnly,
             placed(place, &format_args!("it cannot be written: {error}")),
-        ),
-        _ => Trouble::pending(Reason::NodeWriteFailed, placed(place, error)),
+        )
+    } else {
+        Trouble::pending(Reason::NodeWriteFailed, placed(place, error))
     }
 }
 
