@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use pullpass_api::NodePullAccess;
+use pullpass_api::node_pull_access::NodePullAccessFields;
 use pullpass_harness::objects::base64;
 use pullpass_harness::registry::User;
 use pullpass_harness::{Exclusive, NODE_1, eventually, exclusive, name};
@@ -55,15 +56,24 @@ impl NodeScene {
     }
 
     pub(crate) async fn node_is_ready(&self, node: &str, within: Duration) {
+        self.node_says(node, "Ready", within).await;
+    }
+
+    /// Waits until a node's state or its reason is this.
+    pub(crate) async fn node_says(&self, node: &str, wanted: &str, within: Duration) {
         let states: Api<NodePullAccess> = self.scene.cluster.of(NAMESPACE);
-        eventually(within, "the node is ready", async || {
+        eventually(within, &format!("{node} says {wanted}"), async || {
             let found = states.get(node).await.map_err(|error| error.to_string())?;
-            match found.spec.state.as_str() {
-                "Ready" => Ok(()),
-                told => Err(format!(
-                    "{told} {}: {}",
-                    found.spec.reason, found.spec.message
-                )),
+            let NodePullAccessFields {
+                state,
+                reason,
+                message,
+                ..
+            } = found.spec;
+            if [state.as_str(), &reason].contains(&wanted) {
+                Ok(())
+            } else {
+                Err(format!("{} {reason}: {message}", state.as_str()))
             }
         })
         .await;
@@ -90,24 +100,30 @@ impl NodeScene {
         cluster.restart("node-1-kubelet").await.unwrap();
     }
 
-    /// A pod with a new private image and without any pull secret.
-    pub(crate) async fn create(&self) -> String {
+    /// A pod with a new private image and without any pull secret, in a namespace that may have one.
+    async fn create(&self, namespace: &str) -> String {
         let image = self.scene.image().await;
-        let pod = pods::pod(&name::unique("app"), &image);
-        let made = self.scene.create(&self.namespace, &pod).await;
+        let mut pod = pods::manifest(&name::unique("app"), &image);
+        pod["metadata"]["labels"] = json!({"pullpass.dev/inject": "false"});
+        let made = self.scene.create(namespace, &pods::from(&pod)).await;
         assert_eq!(pods::pull_secrets(&made), [""; 0]);
         made.name_any()
     }
 
     /// Such a pod runs.
-    pub(crate) async fn pulls(&self) {
-        let pod = self.create().await;
-        self.scene.runs(&self.namespace, &pod).await;
+    pub(crate) async fn pulls_in(&self, namespace: &str) {
+        let pod = self.create(namespace).await;
+        self.scene.runs(namespace, &pod).await;
     }
 
-    /// Such a pod does not.
+    /// One in a namespace that no Registry selects runs.
+    pub(crate) async fn pulls(&self) {
+        self.pulls_in(&self.namespace).await;
+    }
+
+    /// One in a namespace that no Registry selects does not.
     pub(crate) async fn is_refused(&self) {
-        let name = self.create().await;
+        let name = self.create(&self.namespace).await;
         let pods: Api<Pod> = self.scene.cluster.of(&self.namespace);
         eventually(POD, "the registry refuses", async || {
             let pod = pods.get(&name).await.map_err(|error| error.to_string())?;
