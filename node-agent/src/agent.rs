@@ -224,6 +224,9 @@ impl Agent {
         }
         self.remember(memory, &bundles, &delivered);
         let trusted = trusted?;
+        if trusted.changed {
+            tracing::info!("what the container runtime is told of registries has changed");
+        }
         self.metrics
             .kept
             .set(i64::try_from(delivered.kept.len()).unwrap_or(i64::MAX));
