@@ -176,7 +176,11 @@ impl NodeScene {
             }
         };
         let before = started().await.expect("one node has one agent");
-        self.scene.cluster.cluster().restart(NODE_1).await.unwrap();
+        let cluster = self.scene.cluster.cluster();
+        // containerd may answer before it serves kubelet, which then ends, and nobody but `up` starts it again
+        if cluster.restart(NODE_1).await.is_err() {
+            cluster.up().await.unwrap();
+        }
         eventually(
             ROLLED_OUT,
             "the agent has started anew",
