@@ -49,6 +49,11 @@ soak: ## pods in a steady stream while replicas, rollouts and the API server com
 	@DURATION=$${DURATION:-5m} cargo test --workspace --features pullpass-suites/cluster --test e2e -- --ignored --nocapture soak
 	@tests/cluster/cluster down --name test
 
+.PHONY: test-joining-node
+test-joining-node: ## a node joins under load with the startup taint, which takes kubelet's cache of five minutes and more
+	@cargo test --workspace --features pullpass-suites/cluster --test e2e -- --ignored --nocapture a_node_that_joins
+	@tests/cluster/cluster down --name test
+
 .PHONY: bench
-bench: ## measure what is promised about speed; BENCH=admission, instructions, pods or footprint for a part of it
+bench: ## measure what is promised about speed; BENCH=admission, instructions, pods, footprint or nodes for a part of it
 	@tests/benches/run $(BENCH)

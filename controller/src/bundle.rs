@@ -13,8 +13,10 @@ use pullpass_core::bundle::{
     RESTRICTED_SECRET, RuntimeHost, Sources, assemble, selections,
 };
 use pullpass_core::docker_config::Entries;
+use pullpass_core::key::RegistryKey;
+use pullpass_core::match_images::MatchImages;
 use pullpass_core::reason::Reason;
-use pullpass_core::render::Credentials;
+use pullpass_core::render::{Credentials, Outcome};
 use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
@@ -128,7 +130,7 @@ async fn settle(
     let Assembled {
         mut node_wide,
         mut restricted,
-        outcomes,
+        mut outcomes,
     } = assemble(
         mode,
         Sources {
@@ -138,6 +140,12 @@ async fn settle(
             selections: &lists.lists,
         },
     );
+    if let Some(match_images) = &context.world.settings.match_images {
+        let bundles = [Some(&node_wide), restricted.as_ref()];
+        for bundle in bundles.into_iter().flatten() {
+            tell_unasked(&mut outcomes, bundle, match_images);
+        }
+    }
     let [wide_found, restricted_found] = found;
     let mut standing = BundleStanding {
         outcomes: outcomes.into(),
@@ -172,6 +180,25 @@ async fn settle(
         (None, Some(_) | None) => {}
     }
     Ok(standing)
+}
+
+/// What nodes hold for nothing, since kubelet does not ask the plugin for images of that host.
+fn tell_unasked(outcomes: &mut [Outcome], bundle: &Bundle, match_images: &MatchImages) {
+    for registry in &bundle.registries {
+        let unasked: Vec<RegistryKey> = registry
+            .entries
+            .keys()
+            .filter(|key| !match_images.covers(key))
+            .cloned()
+            .collect();
+        let outcome = outcomes
+            .iter_mut()
+            .find(|outcome| outcome.registry == registry.name);
+        if let Some(outcome) = outcome.filter(|_| !unasked.is_empty()) {
+            outcome.reason = Reason::OutsideMatchImages;
+            outcome.left_out = unasked;
+        }
+    }
 }
 
 /// The bundle that has nodes give up what they hold.
@@ -370,4 +397,49 @@ fn hand_over(
 
 fn is_served(tally: &NodeTally, unserved: &[String]) -> bool {
     tally.is_complete() && unserved.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pullpass_core::bundle::BundleRegistry;
+    use pullpass_core::docker_config::Login;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("registry.example.com", Reason::Available)]
+    #[case("registry.example.com:5000", Reason::Available)]
+    #[case("registry.example.com:5001", Reason::OutsideMatchImages)]
+    #[case("a.b.c.d.e.f.g.h.i", Reason::OutsideMatchImages)]
+    fn what_kubelet_does_not_ask_for_is_told(#[case] key: &str, #[case] reason: Reason) {
+        let key = RegistryKey::parse(key).unwrap();
+        let login = Login::new("user".into(), "password".into()).unwrap();
+        let registry = BundleRegistry {
+            name: "a".into(),
+            priority: 0,
+            created: 0,
+            access: None,
+            entries: Entries::from([(key.clone(), login)]),
+        };
+        let bundle = Bundle {
+            registries: vec![registry],
+            ..Bundle::default()
+        };
+        let outcome = |registry: &str| Outcome {
+            registry: registry.into(),
+            reason: Reason::Available,
+            lost_to: None,
+            left_out: Vec::new(),
+        };
+        let mut outcomes = [outcome("a"), outcome("b")];
+        tell_unasked(&mut outcomes, &bundle, &MatchImages::new([5000]));
+        assert_eq!(outcomes[0].reason, reason);
+        let left_out = if reason == Reason::Available {
+            Vec::new()
+        } else {
+            vec![key]
+        };
+        assert_eq!(outcomes[0].left_out, left_out);
+        assert_eq!(outcomes[1].reason, Reason::Available);
+    }
 }

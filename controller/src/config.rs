@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use pullpass_core::bundle::{KUBELET_CACHE, Mode};
+use pullpass_core::match_images::MatchImages;
 use pullpass_daemon::{Installation, Options};
 use pullpass_providers::connection::{Proxies, ProxyError, Via};
 use pullpass_providers::login::Endpoints;
@@ -57,6 +58,15 @@ pub struct ControllerOptions {
     /// How nodes hold credentials: dockerConfig or credentialProvider [default: they do not]
     #[arg(long, env = "PULLPASS_NODES", value_name = "MODE")]
     pub nodes: Option<Mode>,
+
+    /// Ports of registries that kubelet asks the plugin about, beside those without a port
+    #[arg(
+        long,
+        env = "PULLPASS_PROVIDER_PORTS",
+        value_name = "PORT,…",
+        value_delimiter = ','
+    )]
+    pub provider_ports: Vec<u16>,
 
     /// Have nodes give up everything that they hold of Pullpass
     #[arg(long, env = "PULLPASS_WITHDRAW_NODES")]
@@ -199,6 +209,12 @@ impl ControllerOptions {
                 PullSecrets::Off
             },
             nodes: self.nodes,
+            match_images: match self.nodes {
+                Some(Mode::CredentialProvider) => {
+                    Some(MatchImages::new(self.provider_ports.iter().copied()))
+                }
+                Some(Mode::DockerConfig) | None => None,
+            },
             withdraw_nodes: self.withdraw_nodes,
             startup_taint: self.startup_taint,
             // a plugin's answers are not kept

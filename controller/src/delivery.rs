@@ -80,7 +80,14 @@ impl NodeDelivery {
         {
             return plain(Truth::True, reason);
         }
-        if ![Reason::Available, Reason::LostToPriority, Reason::TooLarge].contains(&reason) {
+        if ![
+            Reason::Available,
+            Reason::LostToPriority,
+            Reason::TooLarge,
+            Reason::OutsideMatchImages,
+        ]
+        .contains(&reason)
+        {
             return plain(Truth::False, reason);
         }
         let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);

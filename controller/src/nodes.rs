@@ -164,7 +164,7 @@ pub(crate) fn unserved(outcomes: &[Outcome]) -> Vec<(&str, Reason)> {
         .filter(|outcome| {
             matches!(
                 outcome.reason,
-                Reason::RestrictedToNamespaces | Reason::TooLarge
+                Reason::RestrictedToNamespaces | Reason::TooLarge | Reason::OutsideMatchImages
             )
         })
         .map(|outcome| (outcome.registry.as_str(), outcome.reason))

@@ -15,6 +15,7 @@ use pullpass_api::registry::{Registry, Tls, TlsMode};
 use pullpass_core::bundle::{Mode, NODES_NAMESPACE, RuntimeHost};
 use pullpass_core::docker_config::Entries;
 use pullpass_core::key::RegistryKey;
+use pullpass_core::match_images::MatchImages;
 use pullpass_core::policy::{Namespace, Policy};
 use pullpass_core::provider::serves_public_images;
 use pullpass_core::reason::Reason;
@@ -59,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) pull_secrets: PullSecrets,
     /// How nodes hold credentials, where they do.
     pub(crate) nodes: Option<Mode>,
+    /// The images that kubelet asks the plugin about, where there is one.
+    pub(crate) match_images: Option<MatchImages>,
     /// Whether nodes are to give up what they hold.
     pub(crate) withdraw_nodes: bool,
     /// Whether the startup taint is taken off nodes.

@@ -193,7 +193,9 @@ reasons! {
     /// The container runtime does not read the files that would tell it how to reach the registry.
     RuntimeConfigPathUnset: "Set config_path in the registry section of containerd's configuration to /etc/containerd/certs.d and restart containerd.",
     /// The container runtime has settings for the registry's host that are not Pullpass's.
-    ForeignRuntimeFile: "Add the authority to the file that the message names, or remove the file.",
+    ForeignRuntimeFile: "See the agent's log for the hosts; add the authority to the files there, or remove them.",
+    /// The container runtime cannot be told how to reach some of the registries.
+    UnknownToRuntime: "See the agent's log for the hosts and for what to do about each.",
 
     // how a node stands
     /// The node holds the credentials, and kubelet uses them.

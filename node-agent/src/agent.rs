@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use pullpass_api::NodePullAccess;
 use pullpass_api::node_pull_access::NodeState;
-use pullpass_core::bundle::{BUNDLE_KEY, Bundle};
+use pullpass_core::bundle::{BUNDLE_KEY, Bundle, RuntimeHost};
 use pullpass_core::reason::Reason;
 use pullpass_daemon::{Guard, Readiness};
 use tokio::sync::{Notify, watch};
@@ -19,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::{Bundles, Delivered, Delivery, Effort, Remark, Trouble};
 use crate::directory_watch::DirectoryWatch;
 use crate::metrics::Metrics;
+use crate::platform;
+use crate::removal::Removal;
 use crate::repairs::Repairs;
 use crate::report::Standing;
-use crate::{platform, removal};
+use crate::runtime_trust::RuntimeTrust;
 
 /// How often the node is looked at though nothing was reported: inotify loses events when its queue overflows, and where a
 /// user has no more watches it reports none.
@@ -70,12 +72,13 @@ pub(crate) type AllSeen = BTreeMap<&'static str, Seen>;
 /// What the loop works with.
 pub(crate) struct Agent {
     pub(crate) client: Client,
-    pub(crate) namespace: String,
-    pub(crate) daemon_set: String,
+    pub(crate) removal: Removal,
     /// The mode that is on.
     pub(crate) active: Arc<dyn Delivery>,
     /// The modes that are off, as far as this process can reach what they may have left.
     pub(crate) others: Vec<Arc<dyn Delivery>>,
+    /// What the container runtime is told, if it is told anything.
+    pub(crate) trust: Option<Arc<RuntimeTrust>>,
     /// Whether a platform may own what the mode writes.
     pub(crate) asks_platform: bool,
     pub(crate) seen: watch::Receiver<AllSeen>,
@@ -114,6 +117,7 @@ impl Agent {
             .active
             .directories()
             .into_iter()
+            .chain(self.trust.as_deref().map(RuntimeTrust::directory))
             .map(|path| DirectoryWatch::new(path.to_owned(), Arc::clone(&changed)))
             .collect();
         let mut memory = Memory {
@@ -197,6 +201,8 @@ impl Agent {
             })
             .await
         };
+        // whether or not kubelet has credentials, and before a pod is told that it has
+        let trusted = self.tell_runtime(&bundles).await;
         let delivered = result.inspect_err(|trouble| {
             if trouble.reason == Reason::NodeWriteFailed {
                 self.metrics
@@ -217,6 +223,10 @@ impl Agent {
             }
         }
         self.remember(memory, &bundles, &delivered);
+        let trusted = trusted?;
+        if trusted.changed {
+            tracing::info!("what the container runtime is told of registries has changed");
+        }
         self.metrics
             .kept
             .set(i64::try_from(delivered.kept.len()).unwrap_or(i64::MAX));
@@ -231,6 +241,7 @@ impl Agent {
         }
         let remark = unread
             .or(delivered.remark)
+            .or(trusted.remark)
             .or_else(|| kept(&delivered.kept))
             .unwrap_or_else(|| Remark {
                 reason: if is_withdrawn {
@@ -251,6 +262,19 @@ impl Agent {
             held: memory.held.clone(),
             effective_at: memory.effective_at,
         })
+    }
+
+    /// How the runtime is to reach registries; nothing of it once everything is withdrawn.
+    async fn tell_runtime(&self, bundles: &Bundles) -> Result<Delivered, Trouble> {
+        let Some(trust) = self.trust.clone() else {
+            return Ok(Delivered::default());
+        };
+        let wanted: BTreeMap<String, RuntimeHost> = bundles
+            .values()
+            .filter(|bundle| !bundle.withdrawn)
+            .flat_map(|bundle| bundle.runtime.clone())
+            .collect();
+        blocking(move || trust.keep(&wanted)).await
     }
 
     /// Nothing is written before the API server has said that the file is nobody else's.
@@ -411,7 +435,7 @@ impl Agent {
 
     /// The last thing that this process does to the node.
     async fn leave(self) {
-        let asked = removal::is_under_way(&self.client, &self.namespace, &self.daemon_set);
+        let asked = self.removal.is_under_way();
         match tokio::time::timeout(REMOVAL_ANSWER, asked).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
@@ -432,20 +456,26 @@ impl Agent {
                 return;
             }
         }
+        if let Some(trust) = self.trust {
+            taken_off(blocking(move || trust.keep(&BTreeMap::new())).await);
+        }
         for delivery in self.others.into_iter().chain([self.active]) {
-            match blocking(move || delivery.withdraw()).await {
-                Ok(withdrawn) => match withdrawn.remark {
-                    Some(remark) => {
-                        tracing::warn!(reason = %remark.reason, message = remark.message, "the agent is being removed: not everything of Pullpass could be taken off the node");
-                    }
-                    None => tracing::info!(
-                        "the agent is being removed: everything of Pullpass was taken off the node"
-                    ),
-                },
-                Err(trouble) => {
-                    tracing::error!(reason = %trouble.reason, message = trouble.message, "not everything of Pullpass was taken off the node");
-                }
-            }
+            taken_off(blocking(move || delivery.withdraw()).await);
+        }
+    }
+}
+
+/// Nobody but the log is there to be told.
+fn taken_off(withdrawn: Result<Delivered, Trouble>) {
+    match withdrawn.map(|withdrawn| withdrawn.remark) {
+        Ok(None) => {
+            tracing::info!("the agent is being removed, and took along what it has written")
+        }
+        Ok(Some(Remark { reason, message }))
+        | Err(Trouble {
+            reason, message, ..
+        }) => {
+            tracing::error!(%reason, message, "the agent is being removed: not everything of Pullpass could be taken off the node");
         }
     }
 }

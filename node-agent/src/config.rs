@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use pullpass_core::bundle::Mode;
 use pullpass_daemon::Options;
 
+use crate::hosts_toml::Runtime;
 use crate::kubelet_restart::Policy;
 
 /// Gives this node's kubelet the credentials that the controller has put into the node bundle
@@ -97,6 +98,37 @@ pub struct AgentOptions {
     /// Flags of mode credentialProvider.
     #[command(flatten)]
     pub provider: ProviderOptions,
+
+    /// Flags of what the container runtime is told.
+    #[command(flatten)]
+    pub trust: TrustOptions,
+}
+
+/// Flags of what the container runtime is told. Paths are those of the host.
+#[derive(Clone, Debug, Args)]
+pub struct TrustOptions {
+    /// The container runtime that is told how to reach registries which the node does not trust by itself: containerd or
+    /// CRI-O [none is told without it]
+    #[arg(long, env = "PULLPASS_RUNTIME", value_name = "NAME")]
+    pub runtime: Option<Runtime>,
+
+    /// The directory that the runtime reads: for containerd the first one of its config_path
+    #[arg(
+        long,
+        env = "PULLPASS_RUNTIME_DIRECTORY",
+        value_name = "DIRECTORY",
+        default_value = "/etc/containerd/certs.d"
+    )]
+    pub runtime_directory: PathBuf,
+
+    /// Containerd's configuration
+    #[arg(
+        long,
+        env = "PULLPASS_CONTAINERD_CONFIG",
+        value_name = "FILE",
+        default_value = "/etc/containerd/config.toml"
+    )]
+    pub containerd_config: PathBuf,
 }
 
 /// Flags of mode credentialProvider. Paths are those of the host, but for the program's.

@@ -33,12 +33,29 @@ pub enum Runtime {
     CriO,
 }
 
+/// No runtime is called that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the runtime is containerd or CRI-O")]
+pub struct UnknownRuntime;
+
+impl std::str::FromStr for Runtime {
+    type Err = UnknownRuntime;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRuntime> {
+        match text {
+            "containerd" => Ok(Self::Containerd),
+            "CRI-O" => Ok(Self::CriO),
+            _ => Err(UnknownRuntime),
+        }
+    }
+}
+
 /// Why the runtime is not told how to reach a registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
     /// An administrator or another program has written the file.
     #[error(
-        "its hosts.toml was not written by Pullpass: add the authority there, or remove the file"
+        "what is in its place was not written by Pullpass: add the authority there, or remove it"
     )]
     ForeignFile,
     /// The runtime has a directory for each host, and none for a pattern.
@@ -63,6 +80,8 @@ pub struct FoundHost {
     pub hosts: Option<Vec<u8>>,
     /// The content of [`AUTHORITY_FILE`].
     pub authority: Option<Vec<u8>>,
+    /// Whether it is something else than a directory, such as a link to one.
+    pub is_no_directory: bool,
 }
 
 impl FoundHost {
@@ -109,8 +128,12 @@ pub fn plan(
     for (host, settings) in wanted {
         match files(runtime, host, settings) {
             Ok((directory, files)) => {
-                let existing = found.get(directory).and_then(|found| found.hosts.as_ref());
-                if files.hosts.is_some() && existing.is_some_and(|content| !has_mark(content)) {
+                let existing = found.get(directory);
+                let is_foreign = existing.is_some_and(|existing| {
+                    let hosts = existing.hosts.as_ref().filter(|_| files.hosts.is_some());
+                    existing.is_no_directory || hosts.is_some_and(|content| !has_mark(content))
+                });
+                if is_foreign {
                     plan.blocked.insert(host.clone(), TrustError::ForeignFile);
                 } else {
                     kept.entry(directory).or_insert(files);
@@ -210,14 +233,24 @@ fn files<'a>(
                 host
             };
             let hosts = Some(hosts_file(server, settings).into_bytes());
-            Ok((directory, FoundHost { hosts, authority }))
+            let files = FoundHost {
+                hosts,
+                authority,
+                ..FoundHost::default()
+            };
+            Ok((directory, files))
         }
         Runtime::CriO if settings.insecure || !settings.mirrors.is_empty() => {
             Err(TrustError::NotByCriO)
         }
         Runtime::CriO => {
             let hosts = None;
-            Ok((directory, FoundHost { hosts, authority }))
+            let files = FoundHost {
+                hosts,
+                authority,
+                ..FoundHost::default()
+            };
+            Ok((directory, files))
         }
     }
 }
@@ -270,10 +303,10 @@ fn names_the_api(url: &str) -> bool {
 /// What of containerd's configuration matters here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerdConfig {
-    /// The directories that are searched for a host's, in order. None where `config_path` is not set: then hosts are not
-    /// read from files, unless it is containerd 2.2 or newer, which has a default.
-    pub config_path: Vec<String>,
-    /// Patterns of further files, which overwrite what this one says.
+    /// The directories that are searched for a host's, in order; `None` where nothing is said about the plugin that has
+    /// them. Where they are none, hosts are not read from files, unless it is containerd 2.2 or newer, which has a default.
+    pub config_path: Option<Vec<String>>,
+    /// Patterns of further files, which overwrite what this one says of a plugin.
     pub imports: Vec<String>,
 }
 
@@ -291,21 +324,20 @@ const REGISTRY_SECTIONS: [&str; 2] = ["io.containerd.grpc.v1.cri", "io.container
 /// What containerd would not start with either.
 pub fn containerd_config(content: &str) -> Result<ContainerdConfig, ContainerdConfigError> {
     let document: DocumentMut = content.parse().map_err(|_| ContainerdConfigError)?;
-    let config_path = REGISTRY_SECTIONS
+    let sections: Vec<&Item> = REGISTRY_SECTIONS
         .iter()
-        .filter_map(|section| {
-            let registry = document.get("plugins")?.get(section)?.get("registry")?;
-            registry.get("config_path")?.as_str()
-        })
-        .find(|path| !path.is_empty())
-        .unwrap_or_default();
+        .filter_map(|section| document.get("plugins")?.get(section))
+        .collect();
+    let directories = sections
+        .iter()
+        .filter_map(|section| section.get("registry")?.get("config_path")?.as_str())
+        .flat_map(|path| path.split(':'))
+        .filter(|path| !path.is_empty())
+        .map(str::to_owned)
+        .collect();
     let imports = document.get("imports").and_then(Item::as_array);
     Ok(ContainerdConfig {
-        config_path: config_path
-            .split(':')
-            .filter(|path| !path.is_empty())
-            .map(str::to_owned)
-            .collect(),
+        config_path: (!sections.is_empty()).then_some(directories),
         imports: imports
             .into_iter()
             .flatten()
@@ -435,7 +467,7 @@ mod tests {
     fn a_foreign_file_is_not_touched() {
         let foreign = FoundHost {
             hosts: Some(b"server = \"https://r.example.com\"\n".to_vec()),
-            authority: None,
+            ..FoundHost::default()
         };
         let found = BTreeMap::from([("r.example.com".to_owned(), foreign)]);
         let wanted = one("r.example.com", private());
@@ -445,6 +477,20 @@ mod tests {
         // nor is it taken away
         let planned = plan(Runtime::Containerd, &BTreeMap::new(), &found);
         assert_eq!(planned, Plan::default());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_directory_is_not_touched() {
+        let link = FoundHost {
+            is_no_directory: true,
+            ..FoundHost::default()
+        };
+        let found = BTreeMap::from([("r.example.com".to_owned(), link)]);
+        for runtime in [Runtime::Containerd, Runtime::CriO] {
+            let planned = plan(runtime, &one("r.example.com", private()), &found);
+            assert_eq!(planned.operations, []);
+            assert_eq!(planned.blocked["r.example.com"], TrustError::ForeignFile);
+        }
     }
 
     #[test]
@@ -460,8 +506,8 @@ mod tests {
         assert_eq!(
             there["r.example.com"],
             FoundHost {
-                hosts: None,
-                authority: Some(CA.into())
+                authority: Some(CA.into()),
+                ..FoundHost::default()
             }
         );
         let insecure = RuntimeHost {
@@ -496,7 +542,7 @@ mod tests {
         #[case] imports: &[&str],
     ) {
         let config = containerd_config(content).unwrap();
-        assert_eq!(config.config_path, config_path);
+        assert_eq!(config.config_path.unwrap_or_default(), config_path);
         assert_eq!(config.imports, imports);
     }
 
@@ -525,6 +571,7 @@ mod tests {
         let host = (file(), file()).prop_map(|(hosts, authority)| FoundHost {
             hosts: hosts.map(String::into_bytes),
             authority: authority.map(String::into_bytes),
+            ..FoundHost::default()
         });
         prop::collection::btree_map("[abc]{1,2}", host, 0..4)
     }

@@ -26,6 +26,7 @@ mod repairs;
 mod report;
 pub mod restart_turn;
 mod restarter;
+pub mod runtime_trust;
 mod state_file;
 pub mod store;
 mod uninstall;
@@ -45,10 +46,11 @@ use pullpass_daemon::watch::{DuplicateWatch, UNANSWERED};
 use pullpass_daemon::{Change, Context, Drain, WatchSpec};
 use tokio::sync::watch;
 
-pub use config::{AgentOptions, Command, Config, HostDirectory, ProviderOptions};
+pub use config::{AgentOptions, Command, Config, HostDirectory, ProviderOptions, TrustOptions};
 pub use delivery::{Bundles, Delivered, Delivery, Effort, Remark, Trouble};
 pub use docker_config::Unusable;
 pub use kubelet_file::KubeletFile;
+pub use runtime_trust::RuntimeTrust;
 pub use state_file::STATE;
 pub use uninstall::uninstall;
 
@@ -57,6 +59,7 @@ use crate::host::RealHost;
 use crate::kubelet_restart::Policy;
 use crate::metrics::Metrics;
 use crate::provider_files::{ProviderFiles, ProviderNode};
+use crate::removal::Removal;
 use crate::report::Report;
 use crate::restart_turn::RestartTurn;
 use crate::restarter::Restarter;
@@ -157,6 +160,18 @@ fn docker_config(options: &AgentOptions) -> KubeletFile {
     )
 }
 
+/// What the container runtime is told, if it is told anything.
+fn runtime_trust(options: &AgentOptions) -> Option<RuntimeTrust> {
+    let trust = &options.trust;
+    let config = &trust.containerd_config;
+    let (place, name) = (config.parent()?, config.file_name()?);
+    Some(RuntimeTrust::new(
+        trust.runtime?,
+        options.mounted(&trust.runtime_directory),
+        (options.mounted(place), name.into()),
+    ))
+}
+
 /// Starts the node agent on `context`. It is ready while the node holds what it is to hold, and ends with the context's
 /// tasks.
 ///
@@ -194,8 +209,10 @@ pub async fn start(context: Context, options: AgentOptions) -> Result<(), StartE
     };
     let told = standing.subscribe();
     spawn(&context, "report", report.clone().run(told, stop.clone()));
+    let trust = runtime_trust(&options).map(Arc::new);
     // A mount shows a directory that was deleted on the host for ever. A new container has a new mount.
-    for directory in active.directories() {
+    let told = trust.as_deref().map(RuntimeTrust::directory);
+    for directory in active.directories().into_iter().chain(told) {
         let directory = directory.to_owned();
         context.liveness.register("directory", move || {
             match RealHost::open(&directory).and_then(|host| host.is_deleted()) {
@@ -209,10 +226,18 @@ pub async fn start(context: Context, options: AgentOptions) -> Result<(), StartE
         .liveness
         .register("watches", move || unanswered.check_answered(UNANSWERED));
 
+    let (removal, following) = Removal::watch(
+        &context,
+        options.namespace,
+        options.daemon_set,
+        context.tasks.stop(Stage::Work),
+    )?;
+    spawn(&context, "namespace", following);
+
     let agent = Agent {
         client: context.client.clone(),
-        namespace: options.namespace,
-        daemon_set: options.daemon_set,
+        removal,
+        trust,
         active,
         others,
         asks_platform: options.mode == Mode::DockerConfig,

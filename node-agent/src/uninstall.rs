@@ -1,5 +1,6 @@
 //! The node as it was before, without asking anybody: for a node whose agent is gone.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -29,8 +30,12 @@ pub(crate) fn main(config: &Config) -> ExitCode {
 /// # Errors
 /// What is in the way. It can be repeated.
 pub fn uninstall(options: &AgentOptions) -> Result<(), Trouble> {
-    for delivery in crate::deliveries(options) {
-        let withdrawn = delivery.withdraw()?;
+    let untold = crate::runtime_trust(options).map(|trust| trust.keep(&BTreeMap::new()));
+    let withdrawals = crate::deliveries(options)
+        .into_iter()
+        .map(|delivery| delivery.withdraw());
+    for withdrawn in untold.into_iter().chain(withdrawals) {
+        let withdrawn = withdrawn?;
         let changed = withdrawn.changed;
         match withdrawn.remark {
             Some(remark) => tracing::warn!(changed, reason = %remark.reason, "{}", remark.message),

@@ -114,6 +114,13 @@ pullpass-nodes{{ if eq .Values.nodeAgent.mode "credentialProvider" }}, pullpass-
 {{ .Values.nodeAgent.dockerConfig.directory | default .Values.nodeAgent.kubeletRootDirectory }}
 {{- end }}
 
+{{/* The directory that the container runtime reads about registries' hosts; takes the root. */}}
+{{- define "pullpass.runtime-directory" -}}
+{{- with .Values.nodeAgent.runtimeTrust -}}
+{{ .directory | default (ternary "/etc/containers/certs.d" "/etc/containerd/certs.d" (eq .runtime "CRI-O")) }}
+{{- end }}
+{{- end }}
+
 {{/* Further arguments of the controller; takes the root. */}}
 {{- define "pullpass.controller-arguments" -}}
 {{ include "pullpass.arguments" . }}
@@ -122,6 +129,11 @@ pullpass-nodes{{ if eq .Values.nodeAgent.mode "credentialProvider" }}, pullpass-
 {{- end }}
 {{- if .Values.nodeAgent.enabled }}
 - --nodes={{ .Values.nodeAgent.mode }}
+{{- if eq .Values.nodeAgent.mode "credentialProvider" }}
+{{- with .Values.nodeAgent.credentialProvider.ports }}
+- --provider-ports={{ join "," . }}
+{{- end }}
+{{- end }}
 {{- if .Values.nodeAgent.withdraw }}
 - --withdraw-nodes
 {{- end }}

@@ -8,7 +8,7 @@ use std::process::Command;
 use pullpass_core::reason::Reason;
 use pullpass_node_agent::{Delivery as _, Effort, KubeletFile};
 
-use crate::place::{FOREIGN, Place, bundles, directory, entry, reason};
+use crate::place::{FOREIGN, Place, alone, bundles, directory, entry, reason};
 
 /// A mount that ends with the test.
 struct Mount(PathBuf);
@@ -170,7 +170,11 @@ fn a_dot_docker_directory_is_no_root_directory() {
     let dot_docker = place.path().join(".docker");
     fs::create_dir(&dot_docker).unwrap();
     let file = KubeletFile::new(directory(&dot_docker), Vec::new());
-    assert!(file.deliver(&bundles("p"), Effort::Write).unwrap().changed);
+    assert!(
+        alone(|| file.deliver(&bundles("p"), Effort::Write))
+            .unwrap()
+            .changed
+    );
     assert!(dot_docker.join("config.json").exists());
     file.withdraw().unwrap();
     assert_eq!(fs::read_dir(&dot_docker).unwrap().count(), 0);
@@ -183,12 +187,12 @@ fn a_docker_config_that_kubelet_uses_is_not_masked() {
     fs::rename(place.outside("file"), place.outside("config.json")).unwrap();
     let root = directory(&place.path().join("root"));
     let file = KubeletFile::new(root, vec![directory(&masked)]);
-    let trouble = file.deliver(&bundles("p"), Effort::Write).unwrap_err();
+    let trouble = alone(|| file.deliver(&bundles("p"), Effort::Write)).unwrap_err();
     assert_eq!(trouble.reason, Reason::NodeFileMasked);
     assert!(place.names().is_empty());
     // where there is one in the root directory already, it is masked anyway
     place.write("config.json", "{}");
-    let delivered = file.deliver(&bundles("p"), Effort::Write).unwrap();
+    let delivered = alone(|| file.deliver(&bundles("p"), Effort::Write)).unwrap();
     assert_eq!(delivered.remark.unwrap().reason, Reason::NodeFileMasked);
     place.assert_delivered("p");
 }
@@ -197,9 +201,13 @@ fn a_docker_config_that_kubelet_uses_is_not_masked() {
 fn a_look_changes_nothing() {
     let place = Place::with_foreign();
     let file = place.kubelet_file();
-    let trouble = file.deliver(&bundles("p"), Effort::Look).unwrap_err();
+    let trouble = alone(|| file.deliver(&bundles("p"), Effort::Look)).unwrap_err();
     assert_eq!(trouble.reason, Reason::NodeFileContested);
     assert_eq!(place.names(), ["config.json"]);
     place.deliver("p").unwrap();
-    assert!(!file.deliver(&bundles("p"), Effort::Look).unwrap().changed);
+    assert!(
+        !alone(|| file.deliver(&bundles("p"), Effort::Look))
+            .unwrap()
+            .changed
+    );
 }

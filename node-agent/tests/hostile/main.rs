@@ -15,4 +15,5 @@ mod killed;
 mod links;
 mod place;
 mod races;
+mod runtime;
 mod uninstall;

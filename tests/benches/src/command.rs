@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::server::Handler;
-use crate::{admission, decision, footprint, instructions, pods, report, server};
+use crate::{admission, decision, footprint, instructions, nodes, pods, report, server};
 
 /// Measures what Pullpass promises about its speed
 #[derive(Debug, Parser)]
@@ -38,6 +38,15 @@ enum Part {
         #[arg(long, default_value_t = 5)]
         starts: usize,
     },
+    /// From a changed credential to the node's file, and calls of the plugin (P10)
+    Nodes {
+        /// How often the credential is changed
+        #[arg(long, default_value_t = 20)]
+        changes: usize,
+        /// How often the plugin is called
+        #[arg(long, default_value_t = 200)]
+        calls: usize,
+    },
     /// Serves reviews until it is killed
     #[command(hide = true)]
     Serve {
@@ -65,6 +74,10 @@ impl Command {
                 Part::Admission { rounds: 9 },
                 Part::Pods { rounds: 9 },
                 Part::Footprint { starts: 5 },
+                Part::Nodes {
+                    changes: 20,
+                    calls: 200,
+                },
             ],
             Some(part) => vec![part],
         };
@@ -81,6 +94,7 @@ impl Command {
                 Part::Instructions => instructions::measure()?,
                 Part::Pods { rounds } => pods::measure(rounds)?,
                 Part::Footprint { starts } => footprint::measure(starts)?,
+                Part::Nodes { changes, calls } => nodes::measure(changes, calls)?,
             };
             section.keep()?;
             measured.push(section);

@@ -85,7 +85,8 @@ fn count(size: Size, decisions: u32) -> Result<u64> {
     total(&output)
 }
 
-fn total(callgrind: &Path) -> Result<u64> {
+/// What callgrind has counted in all.
+pub(crate) fn total(callgrind: &Path) -> Result<u64> {
     let text = std::fs::read_to_string(callgrind)?;
     instructions(&text).with_context(|| format!("no total in {}", callgrind.display()))
 }

@@ -10,6 +10,7 @@ mod footprint;
 mod instructions;
 mod load;
 mod machine;
+mod nodes;
 mod pods;
 mod process;
 mod report;

@@ -14,7 +14,7 @@ use crate::machine::Machine;
 use crate::statistics::Spread;
 
 /// The parts in the order of the table.
-const PARTS: [&str; 4] = ["admission", "instructions", "pods", "footprint"];
+const PARTS: [&str; 5] = ["admission", "instructions", "pods", "footprint", "nodes"];
 
 /// What a figure is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -84,6 +84,11 @@ impl Full {
         must(install::upgrade_with(&self.server, values).await);
     }
 
+    /// Loads Pullpass's images into nodes that have come since it was installed.
+    pub async fn load_images(&self) {
+        must(install::load_images(&self.server).await);
+    }
+
     /// Runs `helm uninstall` and waits until it is done.
     pub async fn uninstall(&self) {
         must(install::uninstall(&self.server).await);

@@ -80,11 +80,7 @@ pub(crate) async fn install(server: &ApiServer) -> Result<()> {
         return Ok(());
     }
     let wanted = fingerprint().await?;
-    let archives = ARCHIVES.map(|archive| checkout::path(archive).display().to_string());
-    server
-        .cluster()
-        .load_images(&archives.each_ref().map(String::as_str))
-        .await?;
+    load_images(server).await?;
     enforce_restricted_profile(server).await?;
     upgrade(server, &[]).await?;
     record(server, &wanted).await
@@ -95,6 +91,13 @@ pub(crate) async fn upgrade_with(server: &ApiServer, values: &[&str]) -> Result<
     let records: Api<ConfigMap> = server.of("default");
     objects::ignore_missing(records.delete(RECORD, &DeleteParams::default()).await)?;
     upgrade(server, values).await
+}
+
+/// Loads what [`fingerprint`] has built into every node.
+pub(crate) async fn load_images(server: &ApiServer) -> Result<()> {
+    let archives = ARCHIVES.map(|archive| checkout::path(archive).display().to_string());
+    let archives = archives.each_ref().map(String::as_str);
+    server.cluster().load_images(&archives).await
 }
 
 /// Runs `helm upgrade --install` as a user would, with the images that are built here and these values (`key=value`).

@@ -16,6 +16,7 @@ func TestANodeIsReadyOnlyByAFreshReportAndWithoutTaints(t *testing.T) {
 		"reported before":          {`{"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":"2030-01-02T03:04:04Z"}]}}`, false},
 		"not ready":                {`{"status":{"conditions":[{"type":"Ready","status":"False","lastHeartbeatTime":"2030-01-02T03:04:06Z"}]}}`, false},
 		"tainted":                  {`{"spec":{"taints":[{"key":"node.kubernetes.io/not-ready"}]},"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":"2030-01-02T03:04:06Z"}]}}`, false},
+		"tainted otherwise":        {`{"spec":{"taints":[{"key":"example.com/not-yet"}]},"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":"2030-01-02T03:04:06Z"}]}}`, true},
 		"nothing reported":         {`{}`, false},
 		"no JSON":                  {`<html>`, false},
 	}

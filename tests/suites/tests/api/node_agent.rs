@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Event, Node, Secret};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Secret};
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Client, ResourceExt as _};
 use pullpass_api::NodePullAccess;
 use pullpass_api::node_pull_access::NodeState;
 use pullpass_core::bundle::{
@@ -25,6 +26,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "pullpass-nodes";
+const AGENT: &str = "pullpass-node-agent";
 const NODE: &str = "node-a";
 const HOST: &str = "registry.example.com";
 
@@ -390,9 +392,54 @@ async fn an_agent_that_is_replaced_leaves_everything_and_one_that_is_removed_not
     agent.ready().await;
     let sets: Api<DaemonSet> = scene.server.of(NAMESPACE);
     let foreground = DeleteParams::foreground();
-    sets.delete("pullpass-node-agent", &foreground)
-        .await
-        .unwrap();
+    sets.delete(AGENT, &foreground).await.unwrap();
     agent.terminate().await;
     assert!(!scene.config().exists(), "there was none before");
+}
+
+/// Takes the agent's rights away, and waits until its account, by this client, has none.
+async fn take_rights_away(scene: &Scene, account: &Client) {
+    let parameters = DeleteParams::default();
+    let of_cluster: Api<ClusterRoleBinding> = scene.server.all();
+    of_cluster.delete(AGENT, &parameters).await.unwrap();
+    let of_namespace: Api<RoleBinding> = scene.server.of(NAMESPACE);
+    of_namespace.delete(AGENT, &parameters).await.unwrap();
+    let sets: Api<DaemonSet> = Api::namespaced(account.clone(), NAMESPACE);
+    eventually(SOON, "the agent may ask nothing", async || {
+        match sets.get_opt(AGENT).await {
+            // the account itself goes with its namespace
+            Err(kube::Error::Api(status)) if [401, 403].contains(&status.code) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_agent_without_rights_goes_by_what_it_has_seen() {
+    let scene = Scene::new().await;
+    daemon_set(&scene).await;
+    fs::write(scene.config(), FOREIGN).unwrap();
+    scene.write_bundle(1, "first").await;
+    let agent = scene.start().await;
+    agent.ready().await;
+    let account = scene.server.as_service_account(NAMESPACE, AGENT).await;
+    take_rights_away(&scene, &account).await;
+    agent.terminate().await;
+    // nobody has said that the agents are to go
+    scene.assert_delivered("first");
+
+    scene
+        .server
+        .apply_chart_with(&["nodeAgent.enabled=true"])
+        .await;
+    let agent = scene.start().await;
+    agent.ready().await;
+    // as Helm does it
+    let namespaces: Api<Namespace> = scene.server.all();
+    let parameters = DeleteParams::default();
+    namespaces.delete(NAMESPACE, &parameters).await.unwrap();
+    take_rights_away(&scene, &account).await;
+    agent.terminate().await;
+    assert_eq!(fs::read_to_string(scene.config()).unwrap(), FOREIGN);
 }

@@ -1,0 +1,55 @@
+//! Mode `credentialProvider` as the chart brings it: the agent installs the plugin beside another program's, kubelet is started
+//! anew once, each namespace pulls what it may use, and in the end the node is as it was.
+
+use std::fs;
+
+use pullpass_harness::NODE_1;
+use pullpass_suites::registries;
+use serde_json::json;
+
+use crate::node_scene::{NodeScene, ROLLED_OUT};
+
+#[tokio::test]
+async fn the_chart_brings_the_plugin_and_takes_it_away() {
+    let nodes = NodeScene::new().await;
+    let scene = &nodes.scene;
+    let auto = json!({"access": {"nodes": "Auto"}});
+    registries::patch(&scene.cluster, &scene.name, &auto).await;
+    let allowed = scene.namespace("a").await;
+    let cluster = scene.cluster.cluster().directory();
+    let directory = cluster.join("nodes/node-1/kubernetes/credential-providers");
+    let config = || fs::read_to_string(directory.join("config.yaml")).unwrap();
+    let before = config();
+    nodes.is_refused().await;
+
+    let (_, port) = scene.host().rsplit_once(':').unwrap();
+    let ports = format!("nodeAgent.credentialProvider.ports={{{port}}}");
+    let on = [
+        "nodeAgent.enabled=true",
+        "nodeAgent.mode=credentialProvider",
+        "nodeAgent.credentialProvider.configFile=config.yaml",
+        &ports,
+    ];
+    // an agent whose kubelet has not read the configuration is not ready, and Helm waits for it
+    let restarting = async {
+        nodes
+            .node_says(NODE_1, "KubeletRestartNeeded", ROLLED_OUT)
+            .await;
+        nodes.restart_kubelet().await;
+        nodes.pulls_in(&allowed).await;
+    };
+    tokio::join!(nodes.switch(&on), restarting);
+    nodes.is_ready().await;
+    assert!(config().contains("stand-in-provider"), "{}", config());
+    nodes.is_refused().await;
+
+    // nobody keeps an answer
+    nodes.change_password().await;
+    nodes.pulls_in(&allowed).await;
+
+    nodes.switch(&[]).await;
+    nodes.agents_are_gone().await;
+    assert_eq!(config(), before);
+    nodes.restart_kubelet().await;
+    registries::delete(&scene.cluster, &scene.name).await;
+}
