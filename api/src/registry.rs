@@ -421,6 +421,14 @@ pub struct Connection {
     /// if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Via>,
+    /// Mirrors that nodes ask before the registry itself, in this order, each by its base URL, such as
+    /// https://mirror.example.com. tls counts for them too. Only the node agent uses them, for the container runtime
+    /// (nodeAgent.runtimeTrust). A mirror that asks for a login is shown the pod's credential for the registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 256)))]
+    #[x_kube(validation = Rule::new("self.all(url, url.matches('^https?://([A-Za-z0-9._-]+|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$'))")
+        .message("connection.mirrors: write https://host or https://host:port/path, without a user, query or fragment"))]
+    pub mirrors: Vec<String>,
 }
 
 /// Whom to trust as the registry.

@@ -1004,11 +1004,12 @@ impl World {
     pub(crate) fn runtime_hosts(&self) -> BTreeMap<String, RuntimeHost> {
         let inner = self.lock();
         let hosts = inner.registries.iter().filter_map(|(name, known)| {
-            let tls = known.object.spec.connection.as_ref()?.tls.as_ref()?;
+            let connection = known.object.spec.connection.as_ref()?;
+            let tls = connection.tls.as_ref();
             let host = RuntimeHost {
-                ca: inner.authorities(tls),
-                insecure: tls.mode == TlsMode::Insecure,
-                ..RuntimeHost::default()
+                ca: tls.and_then(|tls| inner.authorities(tls)),
+                insecure: tls.is_some_and(|tls| tls.mode == TlsMode::Insecure),
+                mirrors: connection.mirrors.clone(),
             };
             (host != RuntimeHost::default()).then(|| (name.clone(), host))
         });

@@ -98,7 +98,7 @@ pub struct RuntimeHost {
     /// Whether its certificate is not verified.
     #[serde(default, skip_serializing_if = "is_false")]
     pub insecure: bool,
-    /// Base URLs that are asked before it, in order.
+    /// Base URLs that are asked before it, in order; authorities and verification count for them too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
 }

@@ -263,7 +263,7 @@ fn hosts_file(server: &str, settings: &RuntimeHost) -> String {
     let mut hosts = Table::new();
     hosts.set_implicit(true);
     for url in &settings.mirrors {
-        let mut mirror = host();
+        let mut mirror = host(settings);
         if names_the_api(url) {
             mirror.insert("override_path", value(true));
         }
@@ -271,14 +271,7 @@ fn hosts_file(server: &str, settings: &RuntimeHost) -> String {
     }
     // a mirror of the same name would take its place
     hosts.remove(&itself);
-    let mut registry = host();
-    if settings.ca.is_some() {
-        registry.insert("ca", value(AUTHORITY_FILE));
-    }
-    if settings.insecure {
-        registry.insert("skip_verify", value(true));
-    }
-    hosts.insert(&itself, Item::Table(registry));
+    hosts.insert(&itself, Item::Table(host(settings)));
     let mut document = DocumentMut::new();
     document.insert("server", value(itself));
     document.insert("host", Item::Table(hosts));
@@ -286,10 +279,16 @@ fn hosts_file(server: &str, settings: &RuntimeHost) -> String {
 }
 
 /// A block of a host that images are pulled from.
-fn host() -> Table {
+fn host(settings: &RuntimeHost) -> Table {
     let mut host = Table::new();
     let capabilities = Array::from_iter(["pull", "resolve"]);
     host.insert("capabilities", value(capabilities));
+    if settings.ca.is_some() {
+        host.insert("ca", value(AUTHORITY_FILE));
+    }
+    if settings.insecure {
+        host.insert("skip_verify", value(true));
+    }
     host
 }
 
@@ -425,7 +424,7 @@ mod tests {
         };
         assert_eq!(
             hosts("index.docker.io", settings),
-            "server = \"https://registry-1.docker.io\"\n\n[host.\"https://z.example.com\"]\ncapabilities = [\"pull\", \"resolve\"]\n\n[host.\"https://a.example.com/v2/proxy\"]\ncapabilities = [\"pull\", \"resolve\"]\noverride_path = true\n\n[host.\"https://registry-1.docker.io\"]\ncapabilities = [\"pull\", \"resolve\"]\nskip_verify = true\n"
+            "server = \"https://registry-1.docker.io\"\n\n[host.\"https://z.example.com\"]\ncapabilities = [\"pull\", \"resolve\"]\nskip_verify = true\n\n[host.\"https://a.example.com/v2/proxy\"]\ncapabilities = [\"pull\", \"resolve\"]\nskip_verify = true\noverride_path = true\n\n[host.\"https://registry-1.docker.io\"]\ncapabilities = [\"pull\", \"resolve\"]\nskip_verify = true\n"
         );
     }
 

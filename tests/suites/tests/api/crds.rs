@@ -101,6 +101,10 @@ async fn good_registries_are_taken() {
             "connection",
             json!({"via": {"mode": "Proxy", "url": "https://[2001:db8::1]:3128/", "secretRef": {"name": "proxy"}, "usernameKey": "user"}}),
         ),
+        with(
+            "connection",
+            json!({"mirrors": ["https://mirror.example.com", "http://[2001:db8::1]:5000/v2/proxy_cache/"]}),
+        ),
         with("verify", json!({"repository": "acme/team_a/app-1.x"})),
         with(
             "access/clusters",
@@ -340,6 +344,17 @@ async fn bad_registries_are_refused_with_words_that_help() {
         (
             with("connection", json!({"tls": {"mode": "Trusting"}})),
             "supported values",
+        ),
+        (
+            with("connection", json!({"mirrors": ["mirror.example.com"]})),
+            "connection.mirrors: write https://host",
+        ),
+        (
+            with(
+                "connection",
+                json!({"mirrors": ["https://mirror.example.com", "https://user:password@mirror.example.com"]}),
+            ),
+            "connection.mirrors: write https://host",
         ),
         (
             with("connection", json!({"via": {"mode": "SSHTunnel"}})),

@@ -10,6 +10,7 @@ use kube::Api;
 use kube::api::PostParams;
 use pullpass_harness::objects::{SYSTEM_NAMESPACE, secret};
 use pullpass_harness::{Exclusive, NODE_1, eventually, exclusive, name};
+use pullpass_suites::copies::has_login;
 use pullpass_suites::{pods, registries};
 use serde_json::json;
 
@@ -20,6 +21,9 @@ const ROLLED_OUT: Duration = Duration::from_secs(120);
 
 /// What an administrator has written for a registry that nobody asks.
 const FOREIGN: &str = "server = \"https://admin.invalid\"\n";
+
+/// A registry that no name leads to.
+const MIRRORED: &str = "registry.invalid";
 
 /// Takes away what the cluster itself has told containerd about the registry, and gives it back in the end.
 struct Untrusted {
@@ -113,6 +117,32 @@ async fn containerd_pulls_from_a_registry_that_nothing_else_on_the_node_trusts()
     scene.cluster.upgrade_with(&values).await;
     file_says(&hosts, "ca = \"pullpass-ca.crt\"").await;
     pulls(&scene, &namespace).await;
+
+    // as the mirror of a registry that is nowhere
+    let mirrored = format!("{}-mirrored", scene.name);
+    let mirrors = [format!("https://{}", scene.host())];
+    let spec = json!({
+        "host": MIRRORED,
+        "auth": {"basic": {"secretRef": {"name": scene.name}}},
+        "access": {"namespaces": {"include": [namespace]}},
+        "connection": {"tls": tls, "mirrors": mirrors},
+    });
+    registries::create(&scene.cluster, &registries::with_spec(&mirrored, &spec)).await;
+    let of_mirrored = untrusted.own.with_file_name(MIRRORED).join("hosts.toml");
+    file_says(&of_mirrored, &mirrors[0]).await;
+    has_login(
+        &scene.cluster,
+        &namespace,
+        MIRRORED,
+        &scene.user.name,
+        &scene.user.password,
+    )
+    .await;
+    let image = scene.image().await.replace(scene.host(), MIRRORED);
+    let name = name::unique("app");
+    scene.create(&namespace, &pods::pod(&name, &image)).await;
+    scene.runs(&namespace, &name).await;
+    registries::delete(&scene.cluster, &mirrored).await;
 
     // or that it need not be known
     let tls = json!({"mode": "Insecure", "caSecretRef": null});
