@@ -44,6 +44,11 @@ images: ## OCI archives of the images, in target/images
 fuzz: ## fuzz every reader of foreign input, FUZZ_SECONDS (default 300) each
 	@tests/fuzz/run $${FUZZ_SECONDS:-300}
 
+.PHONY: test-first-pulls
+test-first-pulls: ## two hundred new namespaces at once, each with a private pod: no first pull fails
+	@cargo test --workspace --features pullpass-suites/cluster --test e2e -- --ignored --nocapture of_two_hundred_namespaces
+	@tests/cluster/cluster down --name test
+
 .PHONY: soak
 soak: ## pods in a steady stream while replicas, rollouts and the API server come and go, for DURATION (default 5m)
 	@DURATION=$${DURATION:-5m} cargo test --workspace --features pullpass-suites/cluster --test e2e -- --ignored --nocapture soak

@@ -10,8 +10,8 @@ use kube::core::DynamicObject;
 use kube::discovery::{Discovery, verbs};
 use pullpass_harness::canary::{self, Canary, MARKER};
 use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE, base64, secret};
-use pullpass_harness::{Full, Shared, shared};
-use pullpass_suites::copies::{self, has_login, has_state};
+use pullpass_harness::{Full, Shared, eventually, shared};
+use pullpass_suites::copies::{self, CONVERGENCE, has_login, has_state};
 use pullpass_suites::registries::{self, has_condition};
 use serde_json::{Value, json};
 
@@ -337,11 +337,17 @@ async fn objects(cluster: &Full, look: &mut impl FnMut(&str, &[u8])) {
     for (kind, _) in kinds {
         let all: Api<DynamicObject> = Api::all_with(cluster.client(), &kind);
         let everything = ListParams::default();
-        let told = if kind.kind == "Secret" {
-            serde_json::to_vec(&all.list_metadata(&everything).await.unwrap().items)
-        } else {
-            serde_json::to_vec(&all.list(&everything).await.unwrap().items)
-        };
+        // after a change of its definition an API server asks for a little patience with a kind
+        let told = eventually(CONVERGENCE, "the kind is listed", async || {
+            if kind.kind == "Secret" {
+                let all = all.list_metadata(&everything).await;
+                all.map(|all| serde_json::to_vec(&all.items))
+            } else {
+                let all = all.list(&everything).await;
+                all.map(|all| serde_json::to_vec(&all.items))
+            }
+        })
+        .await;
         look(&kind.plural, &told.unwrap());
     }
 }

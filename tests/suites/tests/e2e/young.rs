@@ -21,8 +21,9 @@ use crate::scene::{Scene, is_trouble, state};
 
 const NAMESPACES: usize = 200;
 
-/// How long the node may be silent. It starts several of the pods each second.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How long the node may be silent. It starts several of the pods each second; but containerd, asked for so many containers at
+/// once, can come to a halt until kubelet's requests run into their bound of two minutes.
+const SILENCE: Duration = Duration::from_secs(180);
 
 const LABEL: &str = "example.com/scene";
 const POD: &str = "first";
@@ -33,6 +34,7 @@ const REASON: &str = "pods.pullpass.dev/reason";
 
 /// Promise R2.
 #[tokio::test]
+#[ignore = "more pods than are meant for one node: make test-first-pulls"]
 async fn of_two_hundred_namespaces_applied_at_once_every_first_pull_succeeds() {
     let scene = Scene::on(exclusive().await).await;
     // the other tests have the daemons log all that they can, which takes most of their time
@@ -87,7 +89,7 @@ async fn apply(scene: &Scene<Exclusive>, image: &str, suffix: String) -> Pod {
         .unwrap()
 }
 
-/// Watches every state that any of the pods goes through until all run, and returns those that are no way to run.
+/// Watches every state that any of the pods goes through until all run, and returns those of a pull that failed.
 async fn watch_until_all_run(scene: &Scene<Exclusive>) -> BTreeSet<String> {
     let pods: Api<Pod> = scene.cluster.all();
     let ours = watcher::Config::default().labels(&format!("{LABEL}={}", scene.name));
@@ -101,13 +103,13 @@ async fn watch_until_all_run(scene: &Scene<Exclusive>) -> BTreeSet<String> {
             .unwrap();
         let namespace = pod.namespace().unwrap();
         match state(&pod).as_str() {
-            "Pending" | "ContainerCreating" => {}
             "Running" => {
                 running.insert(namespace);
             }
-            other => {
-                trouble.insert(format!("{namespace}: {other}"));
+            failed @ ("ErrImagePull" | "ImagePullBackOff") => {
+                trouble.insert(format!("{namespace}: {failed}"));
             }
+            _ => {}
         }
     }
     trouble
@@ -134,7 +136,11 @@ async fn trouble_told(scene: &Scene<Exclusive>) -> Vec<String> {
             .any(|event| event.contains("Successfully pulled")),
         "kubelet tells of pulls"
     );
-    told.into_iter().filter(|event| is_trouble(event)).collect()
+    // an event of reason Failed may be about a container too
+    let is_about_a_pull = |event: &String| !event.starts_with("Failed:") || event.contains("image");
+    told.into_iter()
+        .filter(|event| is_trouble(event) && is_about_a_pull(event))
+        .collect()
 }
 
 fn is_of(scene: &Scene<Exclusive>, namespace: &str) -> bool {
