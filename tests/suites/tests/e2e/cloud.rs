@@ -19,7 +19,7 @@ use pullpass_suites::pods;
 use pullpass_suites::registries::{self, events, has_condition};
 use serde_json::{Value, json};
 
-use crate::scene::{POD, Scene, state};
+use crate::scene::Scene;
 
 /// The fake's tokens live so long, so that they are renewed after 20 s: short enough for a test, and long enough for a new
 /// token to be where it is used before the last one ends, also on a busy machine.
@@ -155,15 +155,7 @@ impl Cloud {
         let mut manifest = pods::manifest(&name, image);
         manifest["spec"]["containers"][0]["imagePullPolicy"] = "Always".into();
         self.scene.create(namespace, &pods::from(&manifest)).await;
-        let pods: Api<Pod> = self.scene.cluster.of(namespace);
-        eventually(POD, "the registry refuses", async || {
-            let pod = pods.get(&name).await.map_err(|error| error.to_string())?;
-            match state(&pod).as_str() {
-                "ErrImagePull" | "ImagePullBackOff" => Ok(()),
-                other => Err(other.to_owned()),
-            }
-        })
-        .await;
+        self.scene.is_refused(namespace, &name).await;
     }
 }
 

@@ -15,7 +15,7 @@ use pullpass_harness::{Exclusive, NODE_1, eventually, exclusive, name};
 use pullpass_suites::{pods, registries};
 use serde_json::{Value, json};
 
-use crate::scene::{POD, Scene, state};
+use crate::scene::Scene;
 
 /// The agent's namespace.
 pub(crate) const NAMESPACE: &str = "pullpass-nodes";
@@ -124,15 +124,7 @@ impl NodeScene {
     /// One in a namespace that no Registry selects does not.
     pub(crate) async fn is_refused(&self) {
         let name = self.create(&self.namespace).await;
-        let pods: Api<Pod> = self.scene.cluster.of(&self.namespace);
-        eventually(POD, "the registry refuses", async || {
-            let pod = pods.get(&name).await.map_err(|error| error.to_string())?;
-            match state(&pod).as_str() {
-                "ErrImagePull" | "ImagePullBackOff" => Ok(()),
-                other => Err(other.to_owned()),
-            }
-        })
-        .await;
+        self.scene.is_refused(&self.namespace, &name).await;
     }
 
     pub(crate) async fn change_password(&self) -> User {

@@ -1,18 +1,18 @@
 //! Public images beside private ones of the same host, in a namespace whose credential for the host is no good.
 
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
 use pullpass_harness::objects::secret;
 use pullpass_harness::registry::User;
-use pullpass_harness::{Shared, eventually, name, shared};
+use pullpass_harness::{Shared, name, shared};
 use pullpass_suites::copies::{self, docker_config, has_login};
 use pullpass_suites::pods;
 use pullpass_suites::registries::{self, has_condition};
 use serde_json::json;
 
 use crate::fake_registry::{FakeRegistry, PUBLIC};
-use crate::scene::{POD, Scene, state};
+use crate::scene::Scene;
 
 #[tokio::test]
 async fn public_images_stay_pullable_beside_a_credential_that_is_no_good() {
@@ -110,13 +110,5 @@ async fn refuses(scene: &Scene<Shared>, namespace: &str, image: &str, config: &s
     let mut manifest = pods::manifest(&name, image);
     manifest["spec"]["imagePullSecrets"] = json!([{"name": "own"}]);
     scene.create(namespace, &pods::from(&manifest)).await;
-    let pods: Api<Pod> = scene.cluster.of(namespace);
-    eventually(POD, "the registry refuses", async || {
-        let pod = pods.get(&name).await.map_err(|error| error.to_string())?;
-        match state(&pod).as_str() {
-            "ErrImagePull" | "ImagePullBackOff" => Ok(()),
-            other => Err(other.to_owned()),
-        }
-    })
-    .await;
+    scene.is_refused(namespace, &name).await;
 }

@@ -82,6 +82,19 @@ impl<C: std::ops::Deref<Target = Full>> Scene<C> {
         .await;
     }
 
+    /// Waits until kubelet has failed to pull the pod's image.
+    pub(crate) async fn is_refused(&self, namespace: &str, name: &str) {
+        let pods: Api<Pod> = self.cluster.of(namespace);
+        eventually(POD, "the registry refuses", async || {
+            let pod = pods.get(name).await.map_err(|error| error.to_string())?;
+            match state(&pod).as_str() {
+                "ErrImagePull" | "ImagePullBackOff" => Ok(()),
+                other => Err(other.to_owned()),
+            }
+        })
+        .await;
+    }
+
     /// The events about a pod, as `reason: message`.
     pub(crate) async fn events(&self, namespace: &str, name: &str) -> Vec<String> {
         let events: Api<Event> = self.cluster.of(namespace);
