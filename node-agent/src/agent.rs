@@ -20,7 +20,7 @@ use crate::delivery::{Bundles, Delivered, Delivery, Effort, Remark, Trouble};
 use crate::directory_watch::DirectoryWatch;
 use crate::metrics::Metrics;
 use crate::platform;
-use crate::removal::Removal;
+use crate::removal::{Removal, Successor};
 use crate::repairs::Repairs;
 use crate::report::Standing;
 use crate::runtime_trust::RuntimeTrust;
@@ -35,7 +35,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks, so that a program that writes without pause does not keep the agent busy.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// The API server has as long to say whether the agent is being removed; the pod has half a minute in all.
+/// The API server has as long to say which agent will follow; the pod has half a minute in all.
 const REMOVAL_ANSWER: Duration = Duration::from_secs(5);
 
 /// What one Secret of the bundle was seen to hold.
@@ -105,7 +105,8 @@ struct Memory {
 }
 
 impl Agent {
-    /// Runs until `stop` is cancelled, not ready as long as the node does not hold what it is to hold; then takes everything off the node if the agent is being removed.
+    /// Runs until `stop` is cancelled, not ready as long as the node does not hold what it is to hold; then takes off the
+    /// node what no agent will look after.
     pub(crate) async fn run(
         mut self,
         earlier: Option<NodePullAccess>,
@@ -433,34 +434,40 @@ impl Agent {
         });
     }
 
-    /// The last thing that this process does to the node.
+    /// The last thing that this process does to the node: takes off what nobody will look after.
     async fn leave(self) {
-        let asked = self.removal.is_under_way();
-        match tokio::time::timeout(REMOVAL_ANSWER, asked).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => {
-                tracing::info!("another agent will follow: what the node holds stays");
-                return;
-            }
+        let asked = tokio::time::timeout(REMOVAL_ANSWER, self.removal.successor());
+        let kept_by = match asked.await {
+            Ok(Ok(Successor::Nobody)) => None,
+            Ok(Ok(Successor::Agent(next))) => Some(next),
             Ok(Err(error)) => {
                 tracing::warn!(
                     error = pullpass_daemon::chain(&error),
-                    "cannot tell whether the agent is being removed: what the node holds stays"
+                    "cannot tell which agent will follow: what the node holds stays"
                 );
                 return;
             }
             Err(_) => {
                 tracing::warn!(
-                    "the API server does not say whether the agent is being removed: what the node holds stays"
+                    "the API server does not say which agent will follow: what the node holds stays"
                 );
                 return;
             }
-        }
-        if let Some(trust) = self.trust {
+        };
+        let next = kept_by.as_deref();
+        if let Some(trust) = self
+            .trust
+            .filter(|trust| !next.is_some_and(|next| trust.is_kept_by(next)))
+        {
             taken_off(blocking(move || trust.keep(&BTreeMap::new())).await);
         }
         for delivery in self.others.into_iter().chain([self.active]) {
-            taken_off(blocking(move || delivery.withdraw()).await);
+            if !next.is_some_and(|next| delivery.is_kept_by(next)) {
+                taken_off(blocking(move || delivery.withdraw()).await);
+            }
+        }
+        if next.is_some() {
+            tracing::info!("another agent will follow: what it looks after stays");
         }
     }
 }
@@ -469,13 +476,13 @@ impl Agent {
 fn taken_off(withdrawn: Result<Delivered, Trouble>) {
     match withdrawn.map(|withdrawn| withdrawn.remark) {
         Ok(None) => {
-            tracing::info!("the agent is being removed, and took along what it has written")
+            tracing::info!("took off the node what no agent will look after")
         }
         Ok(Some(Remark { reason, message }))
         | Err(Trouble {
             reason, message, ..
         }) => {
-            tracing::error!(%reason, message, "the agent is being removed: not everything of Pullpass could be taken off the node");
+            tracing::error!(%reason, message, "no agent will look after this, and not everything of it could be taken off the node");
         }
     }
 }

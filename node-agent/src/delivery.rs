@@ -9,6 +9,8 @@ use pullpass_core::bundle::Bundle;
 use pullpass_core::key::RegistryKey;
 use pullpass_core::reason::Reason;
 
+use crate::config::AgentOptions;
+
 /// The bundles that the node is to hold, by the names of their Secrets.
 pub type Bundles = BTreeMap<&'static str, Arc<Bundle>>;
 
@@ -19,6 +21,9 @@ pub trait Delivery: Send + Sync + 'static {
 
     /// Directories in which a change is worth another look.
     fn directories(&self) -> Vec<&Path>;
+
+    /// Whether an agent with these options looks after what this one has written.
+    fn is_kept_by(&self, successor: &AgentOptions) -> bool;
 
     /// How long kubelet may go on with what it has read before.
     fn takes_effect_after(&self) -> Duration;

@@ -9,7 +9,7 @@ use pullpass_core::docker_config::{self, Entries};
 use pullpass_core::reason::Reason;
 use secrecy::ExposeSecret as _;
 
-use crate::config::HostDirectory;
+use crate::config::{AgentOptions, HostDirectory};
 use crate::delivery::{Bundles, Delivered, Delivery, Effort, Remark, Trouble};
 use crate::host::{Found, Host as _, RealHost};
 use crate::plan::{self, CONFIG, ConvergeError};
@@ -183,6 +183,10 @@ impl Delivery for KubeletFile {
 
     fn directories(&self) -> Vec<&Path> {
         vec![&self.directory.mounted]
+    }
+
+    fn is_kept_by(&self, successor: &AgentOptions) -> bool {
+        self.directory.named == successor.docker_config_directory
     }
 
     fn takes_effect_after(&self) -> Duration {

@@ -293,3 +293,47 @@ fn spawn(context: &Context, name: &'static str, task: impl Future<Output = ()> +
         Ok::<_, Infallible>(())
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+    use rstest::rstest;
+
+    fn options(flags: &[&str]) -> AgentOptions {
+        let config = Config::try_parse_from([&[COMPONENT], flags].concat());
+        config.unwrap().agent
+    }
+
+    /// What an agent with the first flags has written and one with the second flags will look after: the docker config,
+    /// the plugin, what the runtime is told.
+    #[rstest]
+    #[case(&[], &[], [true, false, false])]
+    #[case(&[], &["--mode=credentialProvider"], [true, false, false])]
+    #[case(&[], &["--docker-config-directory=/.docker"], [false, false, false])]
+    #[case(&["--mode=credentialProvider"], &["--mode=credentialProvider"], [true, true, false])]
+    #[case(&["--mode=credentialProvider"], &[], [true, false, false])]
+    #[case(&["--mode=credentialProvider"], &["--mode=credentialProvider", "--provider-config-file=a"], [true, false, false])]
+    #[case(&["--mode=credentialProvider"], &["--mode=credentialProvider", "--provider-config-directory=/a"], [true, false, false])]
+    #[case(&["--mode=credentialProvider"], &["--mode=credentialProvider", "--provider-programs=/a"], [true, false, false])]
+    #[case(&["--mode=credentialProvider"], &["--mode=credentialProvider", "--provider-store=/a"], [true, false, false])]
+    #[case(&["--mode=credentialProvider"], &["--mode=credentialProvider", "--provider-ports=5000"], [true, true, false])]
+    #[case(&["--runtime=containerd"], &["--runtime=containerd"], [true, false, true])]
+    #[case(&["--runtime=containerd"], &["--runtime=containerd", "--runtime-directory=/a"], [true, false, false])]
+    #[case(&["--runtime=containerd"], &["--runtime=CRI-O"], [true, false, false])]
+    #[case(&["--runtime=containerd"], &[], [true, false, false])]
+    fn the_next_agent_looks_after_what_it_reaches(
+        #[case] this: &[&str],
+        #[case] next: &[&str],
+        #[case] expected: [bool; 3],
+    ) {
+        let (this, next) = (options(this), options(next));
+        let mut kept = deliveries(&this)
+            .into_iter()
+            .map(|delivery| delivery.is_kept_by(&next));
+        let docker_config = kept.next().unwrap_or_default();
+        let plugin = kept.next().unwrap_or_default();
+        let trust = runtime_trust(&this).is_some_and(|trust| trust.is_kept_by(&next));
+        assert_eq!([docker_config, plugin, trust], expected);
+    }
+}

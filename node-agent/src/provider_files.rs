@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use pullpass_core::bundle::Mode;
 use pullpass_core::match_images::MatchImages;
 use pullpass_core::reason::Reason;
 use pullpass_credential_provider::store::{CONFIGURATION_FILE, SECRETS, called_by};
 use secrecy::ExposeSecret as _;
 
 use crate::atomic_file::{self, Change};
-use crate::config::HostDirectory;
+use crate::config::{AgentOptions, HostDirectory};
 use crate::delivery::{Bundles, Delivered, Delivery, Effort, Remark, Trouble};
 use crate::host::{Found, Host, RealHost};
 use crate::kubelet_restart::{self, Policy};
@@ -489,6 +490,16 @@ impl Delivery for ProviderFiles {
             &self.node.programs.mounted,
             &self.node.store.mounted,
         ]
+    }
+
+    fn is_kept_by(&self, successor: &AgentOptions) -> bool {
+        let next = &successor.provider;
+        // only in its own mode does an agent reach these directories
+        successor.mode == Mode::CredentialProvider
+            && self.node.config_directory.named == next.provider_config_directory
+            && self.node.config_file.as_deref().unwrap_or_default() == next.provider_config_file
+            && self.node.programs.named == next.provider_programs
+            && self.node.store.named == next.provider_store
     }
 
     fn takes_effect_after(&self) -> Duration {

@@ -15,7 +15,7 @@ use pullpass_core::reason::Reason;
 use secrecy::ExposeSecret as _;
 
 use crate::atomic_file;
-use crate::config::HostDirectory;
+use crate::config::{AgentOptions, HostDirectory};
 use crate::delivery::{Delivered, Remark, Trouble};
 use crate::host::{Found, Host, Kind, RealHost};
 use crate::hosts_toml::{
@@ -59,6 +59,12 @@ impl RuntimeTrust {
     /// The directory in which a change is worth another look.
     pub fn directory(&self) -> &Path {
         &self.directory.mounted
+    }
+
+    /// Whether an agent with these options looks after what this one has written.
+    pub fn is_kept_by(&self, successor: &AgentOptions) -> bool {
+        let next = &successor.trust;
+        next.runtime == Some(self.runtime) && self.directory.named == next.runtime_directory
     }
 
     /// Has the runtime reach these registries so, and no others in a way of Pullpass's. Repeating it changes nothing.

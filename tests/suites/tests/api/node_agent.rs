@@ -361,11 +361,9 @@ async fn an_unsuitable_node_is_told_and_heals_without_a_restart() {
     agent.ready().await;
 }
 
-async fn daemon_set(scene: &Scene) {
-    let rendered = scene
-        .server
-        .rendered_chart(&["nodeAgent.enabled=true"])
-        .await;
+async fn daemon_set(scene: &Scene, values: &[&str]) {
+    let values = [&["nodeAgent.enabled=true"], values].concat();
+    let rendered = scene.server.rendered_chart(&values).await;
     let set = rendered
         .iter()
         .find(|object| {
@@ -381,7 +379,7 @@ async fn daemon_set(scene: &Scene) {
 #[tokio::test]
 async fn an_agent_that_is_replaced_leaves_everything_and_one_that_is_removed_nothing() {
     let scene = Scene::new().await;
-    daemon_set(&scene).await;
+    daemon_set(&scene, &[]).await;
     scene.write_bundle(1, "first").await;
     let agent = scene.start().await;
     scene.tells(NodeState::Ready, "Delivered", Some(1)).await;
@@ -395,6 +393,26 @@ async fn an_agent_that_is_replaced_leaves_everything_and_one_that_is_removed_not
     sets.delete(AGENT, &foreground).await.unwrap();
     agent.terminate().await;
     assert!(!scene.config().exists(), "there was none before");
+}
+
+#[tokio::test]
+async fn what_the_next_agent_will_not_reach_is_taken_along() {
+    let scene = Scene::new().await;
+    daemon_set(&scene, &[]).await;
+    fs::write(scene.config(), FOREIGN).unwrap();
+    scene.write_bundle(1, "first").await;
+    let agent = scene.start().await;
+    agent.ready().await;
+    // the other mode looks after this file too
+    daemon_set(&scene, &["nodeAgent.mode=credentialProvider"]).await;
+    agent.terminate().await;
+    scene.assert_delivered("first");
+
+    let agent = scene.start().await;
+    agent.ready().await;
+    daemon_set(&scene, &["nodeAgent.dockerConfig.directory=/.docker"]).await;
+    agent.terminate().await;
+    assert_eq!(fs::read_to_string(scene.config()).unwrap(), FOREIGN);
 }
 
 /// Takes the agent's rights away, and waits until its account, by this client, has none.
@@ -418,7 +436,7 @@ async fn take_rights_away(scene: &Scene, account: &Client) {
 #[tokio::test]
 async fn an_agent_without_rights_goes_by_what_it_has_seen() {
     let scene = Scene::new().await;
-    daemon_set(&scene).await;
+    daemon_set(&scene, &[]).await;
     fs::write(scene.config(), FOREIGN).unwrap();
     scene.write_bundle(1, "first").await;
     let agent = scene.start().await;
