@@ -348,6 +348,7 @@ var tools = []struct {
 	}},
 	{"docker-registry", debianProgram("docker-registry")},
 	{"tinyproxy", debianProgram("tinyproxy")},
+	{"promtool", debianProgram("promtool")},
 	{"helm", artifact.Source.Helm},
 	{"kubeconform", artifact.Source.Kubeconform},
 }

@@ -17,7 +17,7 @@ import (
 var unpacked = []string{
 	"containerd", "runc", "libseccomp2",
 	"containernetworking-plugins",
-	"docker-registry", "tinyproxy-bin",
+	"docker-registry", "tinyproxy-bin", "prometheus",
 	"nftables", "libnftables1", "libnftnl11", "libxtables12", "libmnl0",
 	"libjansson4", "libedit2", "libgmp10", "libbsd0", "libmd0", "libtinfo6",
 }
@@ -62,8 +62,8 @@ func (d Debian) libraries() string {
 }
 
 // Debian returns the unpacked Debian packages that a node and the registry
-// consist of, and a proxy that tests go through, in the versions that apt
-// would install.
+// consist of, a proxy that tests go through, and promtool, in the versions
+// that apt would install.
 func (s Source) Debian() (Debian, error) {
 	versions, err := candidates()
 	if err != nil {
@@ -83,7 +83,7 @@ func (s Source) Debian() (Debian, error) {
 		key.Add(name, versions[i])
 	}
 	dir, err := s.Cache.Ensure(cache.Entry{Name: "debian", Key: key, Build: func(dir string) error {
-		s.Say("fetching containerd, runc, CNI plugins, nftables, a registry and a proxy from Debian (about 40 MB, once)")
+		s.Say("fetching containerd, runc, CNI plugins, nftables, a registry, a proxy and promtool from Debian (about 60 MB, once)")
 		return s.unpack(dir, versions)
 	}})
 	return Debian{root: dir}, err
@@ -146,7 +146,7 @@ func (s Source) unpack(dir string, versions []string) error {
 			return err
 		}
 	}
-	for _, unneeded := range []string{"usr/share", "etc", "lib/systemd"} {
+	for _, unneeded := range []string{"usr/share", "etc", "lib/systemd", "usr/bin/prometheus"} {
 		if err := os.RemoveAll(filepath.Join(dir, unneeded)); err != nil {
 			return err
 		}
