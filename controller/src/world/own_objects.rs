@@ -4,142 +4,140 @@ use std::collections::HashSet;
 
 use pullpass_daemon::Change;
 
+use super::place::Place;
 use super::{Inner, World};
-use crate::observed::{Access, AccessContent, Copy};
+use crate::observed::{Access, AccessContent, Copy, Version};
 use crate::queue::Lane;
+
+/// What Pullpass keeps in a namespace, one of each kind.
+trait OwnObject: Sized {
+    /// Where a place has it.
+    fn slot(place: &mut Place) -> &mut Option<Self>;
+
+    fn version(&self) -> &Version;
+
+    /// Takes its place, unless a later state is there.
+    fn fold(self, namespace: String, inner: &mut Inner);
+}
+
+impl OwnObject for Copy {
+    fn slot(place: &mut Place) -> &mut Option<Self> {
+        &mut place.copy
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// What was once ours stays ours whatever becomes of its labels.
+    fn fold(mut self, namespace: String, inner: &mut Inner) {
+        let place = inner.places.entry(namespace).or_default();
+        if let Some(known) = &place.copy {
+            if known.version.is_newer_than(&self.version) {
+                return;
+            }
+            self.ours |= known.ours && known.version.uid == self.version.uid;
+        }
+        place.copy = Some(self);
+    }
+}
+
+impl OwnObject for Access {
+    fn slot(place: &mut Place) -> &mut Option<Self> {
+        &mut place.access
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn fold(mut self, namespace: String, inner: &mut Inner) {
+        self.content = AccessContent {
+            registries: inner.lists.share(self.content.registries),
+            ..self.content
+        };
+        let place = inner.places.entry(namespace).or_default();
+        let is_outdated = place
+            .access
+            .as_ref()
+            .is_some_and(|known| known.version.is_newer_than(&self.version));
+        if !is_outdated {
+            place.access = Some(self);
+        }
+    }
+}
 
 impl World {
     /// Folds the watch on copies, each with its namespace.
     pub(crate) fn copies_changed(&self, change: Change<(String, Copy)>) {
-        let mut touched = Vec::new();
+        let touched = self.lock().fold(change);
+        self.namespaces.add_all(touched, Lane::Bulk);
+    }
+
+    /// Folds the watch on PullAccesses, each with its namespace.
+    pub(crate) fn accesses_changed(&self, change: Change<(String, Access)>) {
         let mut inner = self.lock();
-        match change {
-            Change::Restarted(copies) => {
-                let there: HashSet<String> = copies.iter().map(|(ns, _)| ns.clone()).collect();
-                for (name, place) in &mut inner.places {
-                    if place.copy.is_some() && !there.contains(name) {
-                        place.copy = None;
-                        touched.push(name.clone());
-                    }
-                }
-                for (namespace, copy) in copies {
-                    touched.push(namespace.clone());
-                    inner.fold_copy(namespace, copy);
-                }
-            }
-            Change::Applied((namespace, copy)) => {
-                touched.push(namespace.clone());
-                inner.fold_copy(namespace, copy);
-            }
-            Change::Deleted((namespace, copy)) => {
-                if let Some(place) = inner.places.get_mut(&namespace)
-                    && place
-                        .copy
-                        .as_ref()
-                        .is_some_and(|known| known.version.uid == copy.version.uid)
-                {
-                    place.copy = None;
-                    touched.push(namespace);
-                }
-            }
+        if let Change::Restarted(_) = change {
+            inner.lists.clear();
         }
-        inner.places.retain(|_, place| !place.is_empty());
+        let touched = inner.fold(change);
         drop(inner);
         self.namespaces.add_all(touched, Lane::Bulk);
     }
 
     /// The copy in a namespace was written, or is known to be gone.
     pub(crate) fn wrote_copy(&self, namespace: &str, copy: Option<Copy>) {
-        let mut inner = self.lock();
-        match copy {
-            Some(copy) => inner.fold_copy(namespace.to_owned(), copy),
-            None => {
-                if let Some(place) = inner.places.get_mut(namespace) {
-                    place.copy = None;
-                }
-            }
-        }
-    }
-
-    /// Folds the watch on PullAccesses, each with its namespace.
-    pub(crate) fn accesses_changed(&self, change: Change<(String, Access)>) {
-        let mut touched = Vec::new();
-        let mut inner = self.lock();
-        match change {
-            Change::Restarted(accesses) => {
-                let there: HashSet<String> = accesses.iter().map(|(ns, _)| ns.clone()).collect();
-                for (name, place) in &mut inner.places {
-                    if place.access.is_some() && !there.contains(name) {
-                        place.access = None;
-                        touched.push(name.clone());
-                    }
-                }
-                inner.lists.clear();
-                for (namespace, access) in accesses {
-                    touched.push(namespace.clone());
-                    inner.fold_access(namespace, access);
-                }
-            }
-            Change::Applied((namespace, access)) => {
-                touched.push(namespace.clone());
-                inner.fold_access(namespace, access);
-            }
-            Change::Deleted((namespace, access)) => {
-                if let Some(place) = inner.places.get_mut(&namespace)
-                    && place
-                        .access
-                        .as_ref()
-                        .is_some_and(|known| known.version.uid == access.version.uid)
-                {
-                    place.access = None;
-                    touched.push(namespace);
-                }
-            }
-        }
-        inner.places.retain(|_, place| !place.is_empty());
-        drop(inner);
-        self.namespaces.add_all(touched, Lane::Bulk);
+        self.lock().fold_written(namespace, copy);
     }
 
     /// The PullAccess in a namespace was written, or is known to be gone.
     pub(crate) fn wrote_access(&self, namespace: &str, access: Option<Access>) {
-        let mut inner = self.lock();
-        match access {
-            Some(access) => inner.fold_access(namespace.to_owned(), access),
-            None => {
-                if let Some(place) = inner.places.get_mut(namespace) {
-                    place.access = None;
-                }
-            }
-        }
+        self.lock().fold_written(namespace, access);
     }
 }
 
 impl Inner {
-    /// Keeps the later of two states; what was once ours stays ours whatever becomes of its labels.
-    fn fold_copy(&mut self, namespace: String, mut copy: Copy) {
-        let place = self.places.entry(namespace).or_default();
-        if let Some(known) = &place.copy {
-            if known.version.is_newer_than(&copy.version) {
-                return;
+    /// Returns the namespaces that are to be looked at.
+    fn fold<T: OwnObject>(&mut self, change: Change<(String, T)>) -> Vec<String> {
+        let mut touched = Vec::new();
+        match change {
+            Change::Restarted(objects) => {
+                let there: HashSet<String> = objects.iter().map(|(ns, _)| ns.clone()).collect();
+                for (name, place) in &mut self.places {
+                    if !there.contains(name) && T::slot(place).take().is_some() {
+                        touched.push(name.clone());
+                    }
+                }
+                for (namespace, object) in objects {
+                    touched.push(namespace.clone());
+                    object.fold(namespace, self);
+                }
             }
-            copy.ours |= known.ours && known.version.uid == copy.version.uid;
+            Change::Applied((namespace, object)) => {
+                touched.push(namespace.clone());
+                object.fold(namespace, self);
+            }
+            Change::Deleted((namespace, object)) => {
+                let is_it = |known: &mut T| known.version().uid == object.version().uid;
+                if let Some(place) = self.places.get_mut(&namespace)
+                    && T::slot(place).take_if(is_it).is_some()
+                {
+                    touched.push(namespace);
+                }
+            }
         }
-        place.copy = Some(copy);
+        self.places.retain(|_, place| !place.is_empty());
+        touched
     }
 
-    fn fold_access(&mut self, namespace: String, mut access: Access) {
-        access.content = AccessContent {
-            registries: self.lists.share(access.content.registries),
-            ..access.content
-        };
-        let place = self.places.entry(namespace).or_default();
-        let is_outdated = place
-            .access
-            .as_ref()
-            .is_some_and(|known| known.version.is_newer_than(&access.version));
-        if !is_outdated {
-            place.access = Some(access);
+    fn fold_written<T: OwnObject>(&mut self, namespace: &str, written: Option<T>) {
+        match written {
+            Some(object) => object.fold(namespace.to_owned(), self),
+            None => {
+                if let Some(place) = self.places.get_mut(namespace) {
+                    *T::slot(place) = None;
+                }
+            }
         }
     }
 }
@@ -151,7 +149,6 @@ mod tests {
     use super::super::sample::{settled, team_a};
     use super::*;
     use crate::manifest::{self, FIELD_MANAGER};
-    use crate::observed::Version;
 
     fn copy(uid: &str, resource_version: u64, labels: Value) -> Copy {
         Copy::observe(
