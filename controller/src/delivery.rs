@@ -7,7 +7,7 @@ use pullpass_core::reason::Reason;
 use pullpass_core::render::Outcome;
 
 use crate::nodes::{BundleStanding, NodeTally};
-use crate::status::{Judgement, NAMED, enumerate};
+use crate::status::{Judgement, first_of};
 use crate::world::{PullSecrets, World};
 
 /// The ways that are on.
@@ -55,10 +55,7 @@ impl NodeDelivery {
     /// What there is to say of a Registry of this name.
     pub(crate) fn judge(&self, registry: &str) -> (Judgement, NodeStatus) {
         let none = NodeStatus::default();
-        let plain = |truth, reason: Reason| {
-            let message = format!("{} {}", reason.meaning(), reason.advice());
-            (Judgement::new(truth, reason, message.trim_end()), none)
-        };
+        let plain = |truth, reason| (Judgement::of_reason(truth, reason), none);
         if self.withdraw {
             return plain(Truth::False, Reason::NodesWithdrawn);
         }
@@ -103,15 +100,14 @@ impl NodeDelivery {
             return Judgement::new(Truth::False, *reason, message.clone());
         }
         if outcome.reason != Reason::Available {
-            let keys: Vec<String> = outcome.left_out.iter().map(ToString::to_string).collect();
-            let some: Vec<String> = keys.iter().take(NAMED).cloned().collect();
+            let keys = outcome.left_out.iter().map(ToString::to_string);
             let reason = outcome.reason;
             return Judgement::new(
                 Truth::False,
                 reason,
                 format!(
                     "nodes lack {}: {} {}",
-                    enumerate(&some, keys.len()),
+                    first_of(keys),
                     reason.meaning(),
                     reason.advice()
                 ),
@@ -129,18 +125,15 @@ impl NodeDelivery {
             );
         }
         if !self.tally.is_complete() {
-            let behind: Vec<String> = self
-                .tally
-                .behind
-                .iter()
-                .take(NAMED)
-                .map(|(node, reason)| format!("{node} ({reason})"))
-                .collect();
-            let silent = selected.saturating_sub(ready + self.tally.behind.len());
+            let behind = &self.tally.behind;
+            let silent = selected.saturating_sub(ready + behind.len());
             let mut message = format!("{ready} of {selected} nodes hold the credential");
             if !behind.is_empty() {
                 message.push_str("; behind: ");
-                message.push_str(&enumerate(&behind, self.tally.behind.len()));
+                let each = behind.iter();
+                message.push_str(&first_of(
+                    each.map(|(node, reason)| format!("{node} ({reason})")),
+                ));
             }
             if silent > 0 {
                 message.push_str(&format!("; {silent} have told nothing: look at the pods of the DaemonSet pullpass-node-agent"));

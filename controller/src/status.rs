@@ -20,8 +20,9 @@ use pullpass_core::reason::Reason;
 use self::credential::judge_credential;
 use self::distribution::{judge_distribution, judge_withdrawal};
 pub(crate) use self::judgement::Judgement;
-pub(crate) use self::names::{NAMED, enumerate};
-pub(crate) use self::tally::{Tallies, Tally};
+pub(crate) use self::names::first_of;
+pub(crate) use self::tally::Tallies;
+use self::tally::Tally;
 use self::verification::judge_verification;
 use crate::credential::LastGood;
 use crate::delivery::Delivery;
@@ -131,21 +132,13 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use super::sample::{everywhere, last_good, now, says, tally};
+    use super::sample::{everywhere, last_good, now, says, tally, told};
     use super::*;
     use crate::world::Withheld;
 
     #[test]
     fn all_is_well() {
-        let status = status(
-            &everywhere(Verdict::Good),
-            Some(&last_good()),
-            None,
-            &tally(3, 3),
-            &Delivery::default(),
-            now(),
-        )
-        .unwrap();
+        let status = told(&everywhere(Verdict::Good), Some(&last_good()), &tally(3, 3));
         assert_eq!(status.observed_generation, Some(3));
         let (truth, reason, _) = says(&status, READY);
         assert_eq!((truth.as_str(), reason.as_str()), ("True", "Synced"));
@@ -180,18 +173,10 @@ mod tests {
             (Verdict::Pending, "CredentialPending"),
             (missing, "SourceMissing"),
         ] {
-            let status = status(
-                &everywhere(verdict),
-                None,
-                None,
-                &tally(2, 0),
-                &Delivery::default(),
-                now(),
-            )
-            .unwrap();
+            let status = told(&everywhere(verdict), None, &tally(2, 0));
             for kind in [READY, CREDENTIALS_READY] {
-                let (truth, told, _) = says(&status, kind);
-                assert_eq!((truth.as_str(), told.as_str()), ("Unknown", reason));
+                let (truth, why, _) = says(&status, kind);
+                assert_eq!((truth.as_str(), why.as_str()), ("Unknown", reason));
             }
             assert_eq!(says(&status, VERIFIED).0, "Unknown");
         }
@@ -206,15 +191,7 @@ mod tests {
         let mut known = everywhere(verdict);
         let key = pullpass_core::key::RegistryKey::parse("docker.io").unwrap();
         known.withheld = Withheld::Keys(BTreeMap::from([(key, Reason::Unauthorized)]));
-        let status = status(
-            &known,
-            Some(&last_good()),
-            None,
-            &tally(3, 0),
-            &Delivery::default(),
-            now(),
-        )
-        .unwrap();
+        let status = told(&known, Some(&last_good()), &tally(3, 0));
         let (truth, reason, message) = says(&status, READY);
         assert_eq!(
             (truth.as_str(), reason.as_str()),
@@ -228,15 +205,7 @@ mod tests {
     #[test]
     fn a_status_that_is_right_stays_as_it_is() {
         let mut known = everywhere(Verdict::Good);
-        let first = status(
-            &known,
-            Some(&last_good()),
-            None,
-            &tally(3, 3),
-            &Delivery::default(),
-            now(),
-        )
-        .unwrap();
+        let first = told(&known, Some(&last_good()), &tally(3, 3));
         let mut object = (*known.object).clone();
         object.status = Some(first.clone());
         known.object = Arc::new(object);

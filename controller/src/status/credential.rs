@@ -71,10 +71,8 @@ fn kept(last_good: Option<&LastGood>, is_withheld: bool) -> String {
 mod tests {
     use pullpass_api::status::{CREDENTIALS_READY, DISTRIBUTED, READY};
 
-    use super::super::sample::{everywhere, last_good, now, says, tally};
-    use super::super::status;
+    use super::super::sample::{everywhere, last_good, says, tally, told};
     use super::*;
-    use crate::delivery::Delivery;
 
     #[test]
     fn a_bad_source_is_told_with_what_stays() {
@@ -82,15 +80,7 @@ mod tests {
             reason: Reason::SourceMissing,
             message: "there is no Secret \"source\"".into(),
         };
-        let status = status(
-            &everywhere(verdict),
-            Some(&last_good()),
-            None,
-            &tally(3, 3),
-            &Delivery::default(),
-            now(),
-        )
-        .unwrap();
+        let status = told(&everywhere(verdict), Some(&last_good()), &tally(3, 3));
         let (truth, reason, message) = says(&status, CREDENTIALS_READY);
         assert_eq!(
             (truth.as_str(), reason.as_str()),

@@ -8,7 +8,7 @@ use pullpass_core::reason::Reason;
 use pullpass_core::registry::CredentialKind;
 
 use super::judgement::Judgement;
-use super::names::{NAMED, enumerate};
+use super::names::{enumerate, first_of};
 use super::tally::Tally;
 use crate::credential::LastGood;
 use crate::world::{Known, Verdict};
@@ -40,11 +40,7 @@ pub(super) fn judge_distribution(
         } else {
             Truth::True
         };
-        return Judgement::new(
-            truth,
-            reason,
-            format!("{} {}", reason.meaning(), reason.advice()),
-        );
+        return Judgement::of_reason(truth, reason);
     }
     if let CredentialKind::HeldByNamespace { pull_secret } = &domain.credential {
         return Judgement::new(
@@ -83,12 +79,7 @@ pub(super) fn judge_distribution(
         );
     }
     if tally.selected == 0 {
-        let reason = Reason::NoNamespaceSelected;
-        return Judgement::new(
-            Truth::True,
-            reason,
-            format!("{} {}", reason.meaning(), reason.advice()),
-        );
+        return Judgement::of_reason(Truth::True, Reason::NoNamespaceSelected);
     }
     if last_good.is_none() {
         return Judgement::new(
@@ -153,8 +144,7 @@ fn left_out(keys: &BTreeSet<String>) -> String {
     if keys.is_empty() {
         return String::new();
     }
-    let some: Vec<String> = keys.iter().take(NAMED).cloned().collect();
-    format!(" (left out: {})", enumerate(&some, keys.len()))
+    format!(" (left out: {})", first_of(keys.iter().cloned()))
 }
 
 #[cfg(test)]
@@ -162,7 +152,7 @@ mod tests {
     use pullpass_api::status::{DISTRIBUTED, READY};
     use serde_json::json;
 
-    use super::super::sample::{everywhere, known, last_good, now, says, tally};
+    use super::super::sample::{everywhere, known, last_good, now, says, tally, told};
     use super::super::status;
     use super::super::tally::Failed;
     use super::*;
@@ -196,15 +186,7 @@ mod tests {
                 left_out: keys(7),
             },
         );
-        let status = status(
-            &everywhere(Verdict::Good),
-            Some(&last_good()),
-            None,
-            &tally,
-            &Delivery::default(),
-            now(),
-        )
-        .unwrap();
+        let status = told(&everywhere(Verdict::Good), Some(&last_good()), &tally);
         let (truth, reason, message) = says(&status, READY);
         assert_eq!(
             (truth.as_str(), reason.as_str()),
@@ -222,15 +204,7 @@ mod tests {
             not_for_installers: Some((Reason::ForeignSecret, BTreeSet::new())),
             ..tally(2, 2)
         };
-        let status = status(
-            &everywhere(Verdict::Good),
-            Some(&last_good()),
-            None,
-            &tally,
-            &Delivery::default(),
-            now(),
-        )
-        .unwrap();
+        let status = told(&everywhere(Verdict::Good), Some(&last_good()), &tally);
         let (truth, reason, message) = says(&status, DISTRIBUTED);
         assert_eq!(
             (truth.as_str(), reason.as_str()),
@@ -276,15 +250,7 @@ mod tests {
             is_settled: false,
             ..tally(3, 3)
         };
-        let status = status(
-            &everywhere(Verdict::Good),
-            Some(&last_good()),
-            None,
-            &unsettled,
-            &Delivery::default(),
-            now(),
-        )
-        .unwrap();
+        let status = told(&everywhere(Verdict::Good), Some(&last_good()), &unsettled);
         let (truth, reason, _) = says(&status, READY);
         assert_eq!((truth.as_str(), reason.as_str()), ("False", "Syncing"));
     }

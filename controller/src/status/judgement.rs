@@ -18,4 +18,10 @@ impl Judgement {
             message: message.into(),
         }
     }
+
+    /// With the reason's own words.
+    pub(crate) fn of_reason(truth: Truth, reason: Reason) -> Self {
+        let message = format!("{} {}", reason.meaning(), reason.advice());
+        Self::new(truth, reason, message.trim_end())
+    }
 }

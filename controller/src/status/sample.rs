@@ -8,8 +8,10 @@ use pullpass_api::registry::RegistryStatus;
 use pullpass_core::docker_config::Entries;
 use serde_json::{Value, json};
 
+use super::status;
 use super::tally::Tally;
 use crate::credential::LastGood;
+use crate::delivery::Delivery;
 use crate::world::{Known, Verdict};
 
 pub(super) fn known(verdict: Verdict, access: Value) -> Known {
@@ -66,4 +68,12 @@ pub(super) fn says(status: &RegistryStatus, kind: &str) -> (String, String, Stri
         condition.reason.clone(),
         condition.message.clone(),
     )
+}
+
+/// What is told where only namespaces get credentials, in a cluster without a name.
+///
+/// # Panics
+/// If the Registry's credential was not looked at in its present form.
+pub(super) fn told(known: &Known, last_good: Option<&LastGood>, tally: &Tally) -> RegistryStatus {
+    status(known, last_good, None, tally, &Delivery::default(), now()).unwrap()
 }

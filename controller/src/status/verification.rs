@@ -37,10 +37,8 @@ mod tests {
 
     use pullpass_api::status::READY;
 
-    use super::super::sample::{everywhere, last_good, now, says, tally};
-    use super::super::status;
+    use super::super::sample::{everywhere, last_good, says, tally, told};
     use super::*;
-    use crate::delivery::Delivery;
     use crate::upkeep::Verified;
     use crate::world::Verdict;
 
@@ -52,41 +50,17 @@ mod tests {
             reason: Reason::Unreachable,
             message: "r.example.com: no such host".into(),
         });
-        let first = status(
-            &known,
-            Some(&last_good()),
-            None,
-            &tally(3, 3),
-            &Delivery::default(),
-            now(),
-        )
-        .unwrap();
+        let first = told(&known, Some(&last_good()), &tally(3, 3));
         assert_eq!(says(&first, READY).0, "True");
         let mut object = (*known.object).clone();
         object.status = Some(first.clone());
         // as in a new process
         known.object = Arc::new(object);
         known.verified = None;
-        let second = status(
-            &known,
-            Some(&last_good()),
-            None,
-            &tally(3, 3),
-            &Delivery::default(),
-            now(),
-        )
-        .unwrap();
+        let second = told(&known, Some(&last_good()), &tally(3, 3));
         assert_eq!(first, second);
         let public = everywhere(Verdict::Public);
-        let public = status(
-            &public,
-            None,
-            None,
-            &tally(0, 0),
-            &Delivery::default(),
-            now(),
-        )
-        .unwrap();
+        let public = told(&public, None, &tally(0, 0));
         assert!(public.conditions.iter().all(|c| c.type_ != VERIFIED));
     }
 }
