@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use pullpass_core::bundle::{
     Assembled, BUNDLE_KEY, BUNDLE_SECRET_TYPE, Bundle, Mode, NODE_WIDE_SECRET, NODES_NAMESPACE,
     RESTRICTED_SECRET, RuntimeHost, Sources, assemble, selections,
@@ -334,10 +334,7 @@ impl Work<'_> {
     }
 
     async fn delete(&self, name: &str, version: &Version) -> Result<(), WriteError> {
-        let parameters = DeleteParams::background().preconditions(Preconditions {
-            uid: Some(version.uid.clone()),
-            resource_version: Some(version.resource_version.clone()),
-        });
+        let parameters = version.deletion();
         let result = self
             .term
             .write(self.secrets.delete(name, &parameters))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use pullpass_certs::{Action, Observed, Policy, SecretData, Stored, rotate};
 use serde::Serialize;
@@ -104,10 +104,7 @@ pub(crate) async fn remove(context: Context, term: Term, serving: Serving) {
         else {
             continue;
         };
-        let parameters = DeleteParams::background().preconditions(Preconditions {
-            uid: Some(version.uid),
-            resource_version: None,
-        });
+        let parameters = version.deletion_in_any_version();
         let result = term.write(secrets.delete(name, &parameters)).await;
         context.metrics.wrote("certificate", "delete", &result);
         match result {

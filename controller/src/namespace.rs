@@ -6,7 +6,7 @@ use std::time::Duration;
 use either::Either;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use kube::core::Status;
 use pullpass_api::PullAccess;
 use pullpass_api::pull_access::{self, SecretState};
@@ -221,7 +221,7 @@ impl Work {
             }
             Operation::DeleteSecret(version) => {
                 let secret_name = &world.settings.pull_secret_name;
-                let parameters = delete_exactly(version);
+                let parameters = version.deletion();
                 let request = self.secrets.delete(secret_name, &parameters);
                 let left = match self.write("secret", "delete", request).await {
                     Ok(Either::Left(held_back)) => Some(Copy::observe(held_back))
@@ -243,7 +243,7 @@ impl Work {
                 Ok(())
             }
             Operation::DeleteAccess(version) => {
-                let parameters = delete_exactly(version);
+                let parameters = version.deletion();
                 let request = self.accesses.delete(pull_access::NAME, &parameters);
                 let left = match self.write("pullaccess", "delete", request).await {
                     Ok(Either::Left(held_back)) => Some(Access::observe(held_back))
@@ -367,13 +367,6 @@ impl Work {
             ),
         });
     }
-}
-
-fn delete_exactly(version: &Version) -> DeleteParams {
-    DeleteParams::background().preconditions(Preconditions {
-        uid: Some(version.uid.clone()),
-        resource_version: Some(version.resource_version.clone()),
-    })
 }
 
 /// `NamespaceTerminatingCause` in the API server's `k8s.io/api/core/v1/types.go`.

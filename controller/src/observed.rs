@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
+use kube::api::{DeleteParams, Preconditions};
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use pullpass_api::PullAccess;
 use pullpass_api::pull_access::{RegistryAccess, SecretAccess};
@@ -48,6 +49,22 @@ impl Version {
             (Ok(this), Ok(other)) => this > other,
             _ => self.resource_version != other.resource_version,
         }
+    }
+
+    /// For deleting the object only if it is still in just this version.
+    pub(crate) fn deletion(&self) -> DeleteParams {
+        DeleteParams::background().preconditions(Preconditions {
+            uid: Some(self.uid.clone()),
+            resource_version: Some(self.resource_version.clone()),
+        })
+    }
+
+    /// For deleting the object in whatever version it is by then, and no other of its name.
+    pub(crate) fn deletion_in_any_version(&self) -> DeleteParams {
+        DeleteParams::background().preconditions(Preconditions {
+            uid: Some(self.uid.clone()),
+            resource_version: None,
+        })
     }
 }
 

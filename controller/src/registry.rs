@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use pullpass_api::Registry;
 use pullpass_api::convert;
@@ -307,10 +307,7 @@ impl Work {
     }
 
     async fn delete(&self, secret_name: &str, version: &Version) -> Result<(), WriteError> {
-        let parameters = DeleteParams::background().preconditions(Preconditions {
-            uid: Some(version.uid.clone()),
-            resource_version: Some(version.resource_version.clone()),
-        });
+        let parameters = version.deletion();
         let request = self.secrets.delete(secret_name, &parameters);
         let result = self.term.write(request).await;
         self.context.metrics.wrote("credential", "delete", &result);

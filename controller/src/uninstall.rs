@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::api::{ListParams, PostParams};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Resource, ResourceExt};
 use pullpass_api::{PullAccess, convert, pull_access};
@@ -377,10 +377,7 @@ async fn remove_once(
     for secret in own {
         let name = secret.name_any();
         let version = Version::of(&secret.metadata);
-        let parameters = DeleteParams::background().preconditions(Preconditions {
-            uid: Some(version.uid),
-            resource_version: None,
-        });
+        let parameters = version.deletion_in_any_version();
         match term.write(secrets.delete(&name, &parameters)).await {
             Ok(_) => {}
             Err(error) if error.is_not_found() => {}
