@@ -83,15 +83,7 @@ async fn a_builder_pulls_a_private_base_image() {
     // other tests have older Registries for the same host, and one run after another has this one
     let latest = i32::try_from(jiff::Timestamp::now().as_second()).unwrap();
     registries::patch(&scene.cluster, &scene.name, &json!({"priority": latest})).await;
-    let (user, password) = (&scene.user.name, &scene.user.password);
-    let secret = has_login(
-        &scene.cluster,
-        SYSTEM_NAMESPACE,
-        scene.host(),
-        user,
-        password,
-    )
-    .await;
+    let secret = scene.has_login(SYSTEM_NAMESPACE).await;
     let base = scene.image().await;
     let workshop = Workshop::open();
     let config = docker_config(&secret).to_string();

@@ -20,13 +20,13 @@ use pullpass_core::key::RegistryKey;
 use pullpass_core::match_images::MatchImages;
 use pullpass_credential_provider::store;
 use pullpass_harness::registry::User;
-use pullpass_harness::{NODE_1, NODE_2, Nodes, eventually, name, nodes, plugin};
+use pullpass_harness::{NODE_1, NODE_2, Nodes, name, nodes, plugin};
 use pullpass_node_agent::provider_config::{self, PROVIDER_NAME, capabilities};
 use pullpass_suites::pods;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use crate::scene::{POD, state};
+use crate::scene::{REFUSED, reaches};
 
 /// Where the node's kubelet looks, and where the store is.
 const CONFIG: &str = "/etc/kubernetes/credential-providers/config.yaml";
@@ -188,18 +188,7 @@ impl PluginScene {
     }
 
     async fn reaches(&self, namespace: &str, name: &str, wanted: &[&str]) {
-        let all: Api<Pod> = self.nodes.of(namespace);
-        let what = format!("{namespace}/{name} is one of {wanted:?}");
-        eventually(POD, &what, async || {
-            let pod = all.get(name).await.map_err(|error| error.to_string())?;
-            let state = state(&pod);
-            if wanted.contains(&state.as_str()) {
-                Ok(())
-            } else {
-                Err(state)
-            }
-        })
-        .await;
+        reaches(&self.nodes.of(namespace), name, wanted).await;
     }
 
     async fn pulls(&self, node: &str, namespace: &str, image: &str) {
@@ -209,8 +198,7 @@ impl PluginScene {
 
     async fn is_refused(&self, node: &str, namespace: &str, image: &str) {
         let name = self.create(node, namespace, image).await;
-        let refused = ["ErrImagePull", "ImagePullBackOff"];
-        self.reaches(namespace, &name, &refused).await;
+        self.reaches(namespace, &name, &REFUSED).await;
     }
 }
 
@@ -261,10 +249,7 @@ async fn a_static_pod_has_no_token_and_pulls_what_every_pod_may_use() {
     let team = scene.namespace("team-a").await;
     let directory = scene.nodes.file(NODE_1, STATIC_PODS);
     let mut files = Vec::new();
-    for (kind, wanted) in [
-        ("open", &["Running"][..]),
-        ("team", &["ErrImagePull", "ImagePullBackOff"][..]),
-    ] {
+    for (kind, wanted) in [("open", &["Running"][..]), ("team", &REFUSED[..])] {
         let (name, image) = (name::unique("static"), scene.image(kind).await);
         let mut pod = pods::manifest(&name, &image);
         pod["metadata"]["namespace"] = json!(team);
@@ -412,8 +397,7 @@ async fn a_forged_or_borrowed_token_gains_nothing() {
     all.create(&PostParams::default(), &pods::from(&pod))
         .await
         .unwrap();
-    let refused = ["ErrImagePull", "ImagePullBackOff"];
-    scene.reaches(&other, &name, &refused).await;
+    scene.reaches(&other, &name, &REFUSED).await;
     all.delete(&name, &DeleteParams::default().grace_period(0))
         .await
         .unwrap();

@@ -52,14 +52,7 @@ async fn soak() {
 async fn injected_namespace(scene: &Scene<Exclusive>) -> String {
     let namespace = scene.namespace("a").await;
     scene.cluster.has_account(&namespace).await;
-    has_login(
-        &scene.cluster,
-        &namespace,
-        scene.host(),
-        &scene.user.name,
-        &scene.user.password,
-    )
-    .await;
+    scene.has_login(&namespace).await;
     injects(scene, &namespace).await;
     namespace
 }
@@ -253,14 +246,7 @@ fn is_ready(pod: &Pod) -> bool {
 async fn after_a_restart_of_the_api_server_all_goes_on() {
     let scene = Scene::on(exclusive().await).await;
     let first = scene.namespace("a").await;
-    has_login(
-        &scene.cluster,
-        &first,
-        scene.host(),
-        &scene.user.name,
-        &scene.user.password,
-    )
-    .await;
+    scene.has_login(&first).await;
     restart_api_server(&scene).await;
     let changed = scene.cluster.registry().change_password(&scene.user).await;
     registries::write_source(

@@ -15,7 +15,6 @@ use pullpass_api::{PullAccess, Registry};
 use pullpass_harness::identity::service_account_user;
 use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE};
 use pullpass_harness::{Full, exclusive, stays};
-use pullpass_suites::copies::has_login;
 use pullpass_suites::pods;
 use pullpass_suites::registries::has_condition;
 
@@ -25,14 +24,7 @@ use crate::scene::Scene;
 async fn an_upgrade_with_nothing_changed_writes_nothing() {
     let scene = Scene::on(exclusive().await).await;
     let namespace = scene.namespace("a").await;
-    let before = has_login(
-        &scene.cluster,
-        &namespace,
-        scene.host(),
-        &scene.user.name,
-        &scene.user.password,
-    )
-    .await;
+    let before = scene.has_login(&namespace).await;
     has_condition(&scene.cluster, &scene.name, "Ready", "True/Synced").await;
     let deployments: Api<Deployment> = scene.cluster.of(SYSTEM_NAMESPACE);
     let generations = async || {
@@ -74,14 +66,7 @@ async fn an_upgrade_with_nothing_changed_writes_nothing() {
     )
     .await;
     assert_eq!(generations().await, rolled_out, "no pod was replaced");
-    let after = has_login(
-        &scene.cluster,
-        &namespace,
-        scene.host(),
-        &scene.user.name,
-        &scene.user.password,
-    )
-    .await;
+    let after = scene.has_login(&namespace).await;
     assert_eq!(
         before.metadata.resource_version,
         after.metadata.resource_version
@@ -115,14 +100,7 @@ async fn an_uninstall_leaves_nothing_and_refuses_no_pod() {
     let namespaces = [scene.namespace("a").await, scene.namespace("b").await];
     for namespace in &namespaces {
         cluster.has_account(namespace).await;
-        has_login(
-            cluster,
-            namespace,
-            scene.host(),
-            &scene.user.name,
-            &scene.user.password,
-        )
-        .await;
+        scene.has_login(namespace).await;
     }
     let done = AtomicBool::new(false);
     let creating = async {
@@ -198,14 +176,7 @@ async fn an_uninstall_leaves_nothing_and_refuses_no_pod() {
 
     cluster.install().await;
     for namespace in &namespaces {
-        has_login(
-            cluster,
-            namespace,
-            scene.host(),
-            &scene.user.name,
-            &scene.user.password,
-        )
-        .await;
+        scene.has_login(namespace).await;
     }
     scene.pulls_at_once(&namespaces[1]).await;
 }

@@ -93,15 +93,14 @@ async fn a_changed_password_is_everywhere_in_place_and_pulls_go_on() {
 async fn an_edited_copy_is_repaired_and_pulls_go_on() {
     let scene = Scene::on(shared().await).await;
     let namespace = scene.namespace("a").await;
-    let (name, password) = (&scene.user.name, &scene.user.password);
-    let original = has_login(&scene.cluster, &namespace, scene.host(), name, password).await;
+    let original = scene.has_login(&namespace).await;
     let secrets: Api<Secret> = scene.cluster.of(&namespace);
     let spoil = Patch::Merge(json!({"data": {".dockerconfigjson": base64(r#"{"auths":{}}"#)}}));
     secrets
         .patch(PULL_SECRET, &PatchParams::default(), &spoil)
         .await
         .unwrap();
-    let repaired = has_login(&scene.cluster, &namespace, scene.host(), name, password).await;
+    let repaired = scene.has_login(&namespace).await;
     assert_eq!(original.metadata.uid, repaired.metadata.uid);
     scene.pulls_at_once(&namespace).await;
 }

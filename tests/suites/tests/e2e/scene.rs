@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Pod, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use pullpass_harness::registry::User;
 use pullpass_harness::{Full, eventually, name};
-use pullpass_suites::{pods, registries};
+use pullpass_suites::{copies, pods, registries};
 use serde_json::json;
 
 /// How long a pod may take to be where it is going. About a second on an idle machine.
 pub(crate) const POD: Duration = Duration::from_secs(90);
+
+/// The states of a pod whose image the registry does not give to kubelet.
+pub(crate) const REFUSED: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
 
 /// A test's own part of the cluster.
 pub(crate) struct Scene<C> {
@@ -71,28 +74,18 @@ impl<C: std::ops::Deref<Target = Full>> Scene<C> {
 
     /// Waits until the pod runs.
     pub(crate) async fn runs(&self, namespace: &str, name: &str) {
-        let pods: Api<Pod> = self.cluster.of(namespace);
-        eventually(POD, "the pod runs", async || {
-            let pod = pods.get(name).await.map_err(|error| error.to_string())?;
-            match state(&pod) {
-                state if state == "Running" => Ok(()),
-                state => Err(format!("{namespace}/{name}: {state}")),
-            }
-        })
-        .await;
+        reaches(&self.cluster.of(namespace), name, &["Running"]).await;
     }
 
     /// Waits until kubelet has failed to pull the pod's image.
     pub(crate) async fn is_refused(&self, namespace: &str, name: &str) {
-        let pods: Api<Pod> = self.cluster.of(namespace);
-        eventually(POD, "the registry refuses", async || {
-            let pod = pods.get(name).await.map_err(|error| error.to_string())?;
-            match state(&pod).as_str() {
-                "ErrImagePull" | "ImagePullBackOff" => Ok(()),
-                other => Err(other.to_owned()),
-            }
-        })
-        .await;
+        reaches(&self.cluster.of(namespace), name, &REFUSED).await;
+    }
+
+    /// Waits until the namespace's pull secret has the user's login, and returns it.
+    pub(crate) async fn has_login(&self, namespace: &str) -> Secret {
+        let User { name, password } = &self.user;
+        copies::has_login(&self.cluster, namespace, self.host(), name, password).await
     }
 
     /// The events about a pod, as `reason: message`.
@@ -171,13 +164,28 @@ pub(crate) fn is_trouble(event: &str) -> bool {
         .any(|reason| event.starts_with(reason))
 }
 
-/// Where a pod stands: its phase, or why its container waits.
+/// Waits until a pod's state is one of these, or begins with one.
+pub(crate) async fn reaches(pods: &Api<Pod>, name: &str, wanted: &[&str]) {
+    let what = format!("the state of the pod {name} is one of {wanted:?}");
+    eventually(POD, &what, async || {
+        let pod = pods.get(name).await.map_err(|error| error.to_string())?;
+        let state = state(&pod);
+        if wanted.iter().any(|wanted| state.starts_with(wanted)) {
+            Ok(())
+        } else {
+            Err(state)
+        }
+    })
+    .await;
+}
+
+/// Where a pod stands: its phase, or why its container waits; one that comes before the others holds these back.
 pub(crate) fn state(pod: &Pod) -> String {
     let status = pod.status.clone().unwrap_or_default();
-    let waiting = status
-        .container_statuses
-        .unwrap_or_default()
+    let first = status.init_container_statuses.unwrap_or_default();
+    let waiting = first
         .into_iter()
+        .chain(status.container_statuses.unwrap_or_default())
         .find_map(|container| container.state?.waiting?.reason);
     waiting.unwrap_or_else(|| {
         status

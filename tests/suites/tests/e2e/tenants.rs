@@ -8,14 +8,14 @@ use kube::{Api, Client, ResourceExt as _};
 use pullpass_harness::attempt::Attempt;
 use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE, base64};
 use pullpass_harness::{Shared, eventually, shared};
-use pullpass_suites::copies::{has_login, has_state};
+use pullpass_suites::copies::has_state;
 use pullpass_suites::pods::{from, manifest, pod, pull_secrets};
 use pullpass_suites::tenants::{Login, all_readable, secrets_path, tenant};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::scene::{POD, Scene, state};
+use crate::scene::{POD, REFUSED, Scene, reaches};
 
 fn copy_path(namespace: &str) -> String {
     format!("{}/{PULL_SECRET}", secrets_path(namespace))
@@ -40,31 +40,10 @@ impl Scene<Shared> {
 
 /// Waits until kubelet or the registry has refused to give the pod its image.
 async fn is_refused(who: &Client, namespace: &str, name: &str) {
-    let pods: Api<Pod> = Api::namespaced(who.clone(), namespace);
-    eventually(POD, "the image is refused", async || {
-        let pod = pods.get(name).await.map_err(|error| error.to_string())?;
-        let found = match pod
-            .status
-            .as_ref()
-            .and_then(|status| status.init_container_statuses.as_ref())
-        {
-            Some(init) => init[0]
-                .state
-                .clone()
-                .and_then(|state| state.waiting?.reason)
-                .unwrap_or_default(),
-            None => state(&pod),
-        };
-        match found.as_str() {
-            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => {
-                Ok(())
-            }
-            // kubelet's own words for a pull secret that it cannot read
-            other if other.starts_with("illegal base64") => Ok(()),
-            other => Err(format!("{name}: {other}")),
-        }
-    })
-    .await;
+    // the last one is how kubelet complains of a pull secret that it cannot read
+    let by_kubelet = ["ErrImageNeverPull", "InvalidImageName", "illegal base64"];
+    let wanted = [&REFUSED[..], &by_kubelet].concat();
+    reaches(&Api::namespaced(who.clone(), namespace), name, &wanted).await;
 }
 
 #[tokio::test]
@@ -211,9 +190,8 @@ async fn who_spoils_its_own_pulls_spoils_nobody_elses() {
         .create_namespace(&squatted, &[("pullpass.dev/inject", "false")])
         .await;
     let mallory = scene.mallory(&[&own, &squatted]).await;
-    let Login { username, password } = scene.login();
     for namespace in [&own, &neighbour] {
-        has_login(&scene.cluster, namespace, scene.host(), username, password).await;
+        scene.has_login(namespace).await;
     }
     // squats the name with what makes kubelet fail every pull of a pod, before the namespace is selected
     let bad = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
@@ -253,7 +231,7 @@ async fn who_spoils_its_own_pulls_spoils_nobody_elses() {
         scene.pulls_image_at_once(&neighbour, &image),
         is_refused(&mallory, &squatted, "app")
     );
-    has_login(&scene.cluster, &own, scene.host(), username, password).await;
+    scene.has_login(&own).await;
 
     // hundreds of pull secrets that are not there, and ours at their end
     let names: Value = (0..300)
@@ -311,8 +289,7 @@ async fn over_http(address: &str, port: u16, path: &str) -> Option<String> {
 async fn what_our_pods_tell_whoever_asks_holds_no_credential() {
     let scene = Scene::on(shared().await).await;
     let namespace = scene.namespace("a").await;
-    let Login { username, password } = scene.login();
-    has_login(&scene.cluster, &namespace, scene.host(), username, password).await;
+    scene.has_login(&namespace).await;
     let own: Api<Pod> = scene.cluster.of(SYSTEM_NAMESPACE);
     let services: Api<Service> = scene.cluster.of(SYSTEM_NAMESPACE);
     let mut told = Vec::new();
