@@ -12,6 +12,10 @@ use serde_json::Value;
 /// How long Pullpass may take for anything that it does at once. Generous, since a busy machine decides nothing.
 pub const CONVERGENCE: Duration = Duration::from_secs(30);
 
+/// How long something is watched that must not happen. The controller acts within milliseconds of what it sees, and
+/// repairs that it tries again come within a few seconds.
+pub const LONG_ENOUGH: Duration = Duration::from_secs(3);
+
 /// The pull secret of a namespace, where there is one.
 ///
 /// # Panics

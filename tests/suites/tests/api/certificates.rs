@@ -11,7 +11,7 @@ use pullpass_harness::{Lease, eventually, lease, stays};
 use pullpass_suites::copies::CONVERGENCE;
 use serde_json::json;
 
-use crate::copies::{controllers_writes, summaries};
+use crate::controller_writes::{controllers_writes, summaries};
 
 const SERVING: &str = "pullpass-webhook-tls";
 const AUTHORITY: &str = "pullpass-ca";

@@ -16,12 +16,10 @@ use pullpass_harness::fake_proxy::FakeProxy;
 use pullpass_harness::fake_registry::FakeRegistry;
 use pullpass_harness::objects::{SYSTEM_NAMESPACE, secret};
 use pullpass_harness::{ApiServer, Lease, eventually, lease, stays};
-use pullpass_suites::copies::{self, CONVERGENCE, has_login};
+use pullpass_suites::copies::{self, CONVERGENCE, LONG_ENOUGH, has_login};
 use pullpass_suites::documentation::{Example, examples};
 use pullpass_suites::registries::{self, events, has_condition};
 use serde_json::json;
-
-use crate::copies::LONG_ENOUGH;
 
 const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 

@@ -12,7 +12,7 @@ use pullpass_harness::{Lease, eventually, lease, stays};
 use pullpass_suites::copies::{CONVERGENCE, has_login};
 use pullpass_suites::registries;
 
-use crate::copies::{controllers_writes, summaries};
+use crate::controller_writes::{controllers_writes, summaries};
 
 const HOST: &str = "registry.example.com";
 const TEAMS: usize = 3;

@@ -9,6 +9,7 @@
 mod access;
 mod admission;
 mod certificates;
+mod controller_writes;
 mod copies;
 mod crds;
 mod credentials;

@@ -11,11 +11,9 @@ use pullpass_core::bundle::Bundle;
 use pullpass_harness::attempt::Attempt;
 use pullpass_harness::objects::SYSTEM_NAMESPACE;
 use pullpass_harness::{Lease, eventually, lease, stays};
-use pullpass_suites::copies::{self, CONVERGENCE, has_login};
+use pullpass_suites::copies::{self, CONVERGENCE, LONG_ENOUGH, has_login};
 use pullpass_suites::registries::{self, has_condition};
 use serde_json::{Value, json};
-
-use crate::copies::LONG_ENOUGH;
 
 const NODES: &str = "pullpass-nodes";
 const AGENT: &str = "pullpass-node-agent";

@@ -6,11 +6,11 @@ use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE, base64, basic_secret};
 use pullpass_harness::{Lease, eventually, lease, stays};
-use pullpass_suites::copies::{self, CONVERGENCE, docker_config, has_login, has_state};
+use pullpass_suites::copies::{
+    self, CONVERGENCE, LONG_ENOUGH, docker_config, has_login, has_state,
+};
 use pullpass_suites::registries::{self, has_condition};
 use serde_json::{Value, json};
-
-use crate::copies::LONG_ENOUGH;
 
 const HOST: &str = "registry.example.com";
 
