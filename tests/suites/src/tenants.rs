@@ -3,8 +3,9 @@
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use pullpass_api::pull_access;
 use pullpass_harness::attempt::Attempt;
-use pullpass_harness::objects::base64;
+use pullpass_harness::objects::{PULL_SECRET, base64};
 use pullpass_harness::{ApiServer, eventually};
 use serde_json::{Value, json};
 
@@ -125,7 +126,17 @@ pub fn secrets_path(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/secrets")
 }
 
+/// Where a namespace's pull secret is.
+pub fn copy_path(namespace: &str) -> String {
+    format!("{}/{PULL_SECRET}", secrets_path(namespace))
+}
+
 /// Where a namespace's PullAccesses are.
 pub fn accesses_path(namespace: &str) -> String {
     format!("/apis/pullpass.dev/v1alpha1/namespaces/{namespace}/pullaccesses")
+}
+
+/// Where the one is that Pullpass keeps there.
+pub fn access_path(namespace: &str) -> String {
+    format!("{}/{}", accesses_path(namespace), pull_access::NAME)
 }

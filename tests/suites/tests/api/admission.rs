@@ -93,6 +93,28 @@ pub(crate) fn pod_with(name: &str, changes: &Value) -> Pod {
     pods::from(&manifest)
 }
 
+/// A pod as kubelet shows one that it has from a file. The API server lets it name no Secret.
+pub(crate) fn mirror_pod(name: &str) -> Pod {
+    let changes = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "a1", "kubernetes.io/config.hash": "a1",
+        "kubernetes.io/config.source": "file"}}, "spec": {"nodeName": "node-1"}});
+    pod_with(name, &changes)
+}
+
+/// A pod of a new account whose pods may name no Secret but those that the account lists.
+pub(crate) async fn pod_of_strict_account(server: &Lease, namespace: &str, name: &str) -> Pod {
+    let accounts: Api<ServiceAccount> = server.of(namespace);
+    let strict = serde_json::from_value(
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "strict",
+        "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}}}),
+    )
+    .unwrap();
+    accounts
+        .create(&PostParams::default(), &strict)
+        .await
+        .unwrap();
+    pod_with(name, &json!({"spec": {"serviceAccountName": "strict"}}))
+}
+
 /// Puts fields over those of an object.
 pub(crate) fn merge(into: &mut Value, changes: &Value) {
     match (into, changes) {
@@ -171,26 +193,14 @@ async fn who_declines_or_is_not_selected_is_left_alone() {
 async fn pods_that_may_not_name_secrets_are_made_as_they_are() {
     let (server, _webhook) = scene(&[]).await;
     let namespace = namespace_with_access(&server, "team", &[]).await;
-    let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "a1", "kubernetes.io/config.hash": "a1",
-        "kubernetes.io/config.source": "file"}}, "spec": {"nodeName": "node-1"}});
-    let made = create(&server, &namespace, &pod_with("mirror", &mirror)).await;
+    let made = create(&server, &namespace, &mirror_pod("mirror")).await;
     assert!(pull_secrets(&made).is_empty(), "a mirror pod");
 
-    let accounts: Api<ServiceAccount> = server.of(&namespace);
-    let strict = serde_json::from_value(
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "strict",
-        "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}}}),
-    )
-    .unwrap();
-    accounts
-        .create(&PostParams::default(), &strict)
-        .await
-        .unwrap();
+    let strict = pod_of_strict_account(&server, &namespace, "strict").await;
     let pods: Api<Pod> = server.of(&namespace);
-    let pod = pod_with("strict", &json!({"spec": {"serviceAccountName": "strict"}}));
     // the webhook learns of the account by a watch; that the pod is admitted is what counts
     let made = eventually(CONVERGENCE, "the webhook knows the account", async || {
-        pods.create(&PostParams::default(), &pod)
+        pods.create(&PostParams::default(), &strict)
             .await
             .map_err(|error| error.to_string())
     })

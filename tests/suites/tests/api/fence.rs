@@ -10,6 +10,7 @@ use pullpass_harness::admission::Recorder;
 use pullpass_harness::attempt::Attempt;
 use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE, base64, named, secret};
 use pullpass_harness::{Lease, eventually, lease};
+use pullpass_suites::tenants::{access_path, copy_path, secrets_path};
 use serde_json::{Value, json};
 
 const CONTROLLER: &str = "pullpass-controller";
@@ -133,18 +134,6 @@ impl Scene {
             assert!(outcome.succeeded(), "{attempt}: {outcome:?}");
         }
     }
-}
-
-fn secrets_path(namespace: &str) -> String {
-    format!("/api/v1/namespaces/{namespace}/secrets")
-}
-
-fn copy_path(namespace: &str) -> String {
-    format!("{}/{PULL_SECRET}", secrets_path(namespace))
-}
-
-fn access_path(namespace: &str) -> String {
-    format!("/apis/pullpass.dev/v1alpha1/namespaces/{namespace}/pullaccesses/pullpass")
 }
 
 fn secret_object(name: &str, type_: &str, metadata: Value, data: Value) -> Value {

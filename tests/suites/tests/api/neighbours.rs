@@ -2,7 +2,7 @@
 //! theirs are as they would be without us.
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use pullpass_harness::admission::{Habit, Neighbour};
@@ -12,7 +12,9 @@ use pullpass_suites::copies::CONVERGENCE;
 use pullpass_suites::pods::pull_secrets;
 use serde_json::{Value, json};
 
-use crate::admission::{dry_run, namespace_with_access, pod_with, scene};
+use crate::admission::{
+    dry_run, mirror_pod, namespace_with_access, pod_of_strict_account, pod_with, scene,
+};
 
 fn names(pod: &Value) -> Vec<Value> {
     pod["spec"]["imagePullSecrets"]
@@ -155,32 +157,14 @@ async fn without_our_guards_the_api_server_refuses_pods_that_may_not_name_secret
     let neighbour = Neighbour::start(adds_our_name).await;
     neighbour.register(&server, "naive", "Never").await;
     let namespace = server.namespace("team").await;
-    let accounts: Api<ServiceAccount> = server.of(&namespace);
-    let strict = serde_json::from_value(
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "strict",
-        "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}}}),
-    )
-    .unwrap();
-    accounts
-        .create(&PostParams::default(), &strict)
-        .await
-        .unwrap();
+    let strict = pod_of_strict_account(&server, &namespace, "refused").await;
     is_asked(&server, &namespace, &pod_with("pod", &json!({})), true).await;
     let pods: Api<Pod> = server.of(&namespace);
-    for (what, changes) in [
-        (
-            "a mirror pod",
-            json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "a1", "kubernetes.io/config.hash": "a1",
-                "kubernetes.io/config.source": "file"}}, "spec": {"nodeName": "node-1"}}),
-        ),
-        (
-            "an account that lists its Secrets",
-            json!({"spec": {"serviceAccountName": "strict"}}),
-        ),
+    for (what, pod) in [
+        ("a mirror pod", mirror_pod("refused")),
+        ("an account that lists its Secrets", strict),
     ] {
-        let refused = pods
-            .create(&PostParams::default(), &pod_with("refused", &changes))
-            .await;
+        let refused = pods.create(&PostParams::default(), &pod).await;
         match refused {
             Err(kube::Error::Api(status)) => {
                 assert!(

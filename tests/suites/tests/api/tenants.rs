@@ -18,7 +18,7 @@ use pullpass_harness::{Lease, eventually, lease};
 use pullpass_suites::copies::{CONVERGENCE, has_login, has_state, secret};
 use pullpass_suites::pods::{pod, pull_secrets};
 use pullpass_suites::registries;
-use pullpass_suites::tenants::{Login, all_end_with, all_readable, secrets_path, tenant};
+use pullpass_suites::tenants::{Login, all_end_with, all_readable, tenant};
 use serde_json::json;
 
 /// What the namespaces `team-*` share, the attacker's among them.
@@ -186,9 +186,4 @@ fn dry_run() -> PostParams {
         dry_run: true,
         ..PostParams::default()
     }
-}
-
-/// The Secret of our name in a namespace.
-fn copy_path(namespace: &str) -> String {
-    format!("{}/{PULL_SECRET}", secrets_path(namespace))
 }

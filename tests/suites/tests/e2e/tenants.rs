@@ -10,16 +10,12 @@ use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE, base64};
 use pullpass_harness::{Shared, eventually, shared};
 use pullpass_suites::copies::has_state;
 use pullpass_suites::pods::{from, manifest, pod, pull_secrets};
-use pullpass_suites::tenants::{Login, all_readable, secrets_path, tenant};
+use pullpass_suites::tenants::{Login, all_readable, copy_path, secrets_path, tenant};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::scene::{POD, REFUSED, Scene, reaches};
-
-fn copy_path(namespace: &str) -> String {
-    format!("{}/{PULL_SECRET}", secrets_path(namespace))
-}
 
 impl Scene<Shared> {
     fn login(&self) -> Login<'_> {

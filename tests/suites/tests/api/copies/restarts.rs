@@ -3,15 +3,15 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::DeleteParams;
+use pullpass_harness::eventually;
 use pullpass_harness::identity::service_account_user;
 use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE};
-use pullpass_harness::{Lease, eventually, stays};
-use pullpass_suites::copies::{CONVERGENCE, LONG_ENOUGH, has_login, has_state, is_clear};
+use pullpass_suites::copies::{CONVERGENCE, has_login, has_state, is_clear};
 use pullpass_suites::registries;
 use serde_json::json;
 
 use super::{HOST, label, scene};
-use crate::controller_writes::{controllers_writes, summaries};
+use crate::controller_writes::writes_nothing;
 
 #[tokio::test]
 async fn a_restart_writes_nothing() {
@@ -25,16 +25,8 @@ async fn a_restart_writes_nothing() {
     let late = scene.server.namespace("team-late").await;
     has_login(&scene.server, &late, HOST, "user", "first").await;
     has_state(&scene.server, &late, "Written/Written").await;
-    stays(LONG_ENOUGH, "nothing else is written", async || {
-        let writes: Vec<_> = controllers_writes(&audit)
-            .into_iter()
-            .filter(|entry| entry.namespace() != late && entry.resource() != "registries/status")
-            .collect();
-        if writes.is_empty() {
-            Ok(())
-        } else {
-            Err(summaries(&writes).join(", "))
-        }
+    writes_nothing(&audit, |entry| {
+        entry.namespace() != late && entry.resource() != "registries/status"
     })
     .await;
 }
@@ -48,7 +40,8 @@ async fn what_happened_while_no_controller_ran_is_made_up_for() {
     scene.controller.kill();
     registries::write_source(server, "acme", "user", "second").await;
     label(server, &teams[0], json!({"pullpass.dev/inject": "false"})).await;
-    scene_secret(server, &teams[1])
+    let secrets: Api<Secret> = server.of(&teams[1]);
+    secrets
         .delete(PULL_SECRET, &DeleteParams::default())
         .await
         .unwrap();
@@ -58,10 +51,6 @@ async fn what_happened_while_no_controller_ran_is_made_up_for() {
         has_login(server, team, HOST, "user", "second").await;
     }
     is_clear(server, &teams[0]).await;
-}
-
-fn scene_secret(server: &Lease, namespace: &str) -> Api<Secret> {
-    server.of(namespace)
 }
 
 #[tokio::test]
@@ -106,15 +95,7 @@ async fn without_the_definition_everything_is_left_as_it_is() {
         },
     )
     .await;
-    stays(LONG_ENOUGH, "nothing is written", async || {
-        let writes = controllers_writes(&audit);
-        if writes.is_empty() {
-            Ok(())
-        } else {
-            Err(summaries(&writes).join(", "))
-        }
-    })
-    .await;
+    writes_nothing(&audit, |_| true).await;
     assert!(
         blind.context().readiness.check().is_err(),
         "it says that it is not ready"

@@ -8,10 +8,10 @@ use pullpass_harness::eventually;
 use pullpass_harness::objects::{PULL_SECRET, base64};
 use pullpass_suites::copies::{CONVERGENCE, has_login, secret};
 use pullpass_suites::registries;
-use pullpass_suites::tenants::secrets_path;
+use pullpass_suites::tenants::{copy_path, secrets_path};
 use serde_json::{Value, json};
 
-use super::{NEIGHBOUR, OUTSIDE, OWN, SHARED, SHARED_HOST, Scene, VAULT_HOST, copy_path};
+use super::{NEIGHBOUR, OUTSIDE, OWN, SHARED, SHARED_HOST, Scene, VAULT_HOST};
 
 const MANAGER: &str = "pullpass-controller";
 

@@ -7,10 +7,12 @@ use pullpass_harness::attempt::Attempt;
 use pullpass_harness::objects::{PULL_SECRET, base64};
 use pullpass_suites::copies::{self, has_login, has_state};
 use pullpass_suites::registries::{self, has_condition};
-use pullpass_suites::tenants::{Login, all_end_with, all_readable, secrets_path, tenant};
+use pullpass_suites::tenants::{
+    Login, all_end_with, all_readable, copy_path, secrets_path, tenant,
+};
 use serde_json::{Value, json};
 
-use super::{OUTSIDE, OWN, SHARED, SHARED_HOST, Scene, copy_path};
+use super::{OUTSIDE, OWN, SHARED, SHARED_HOST, Scene};
 
 const MANAGER: &str = "pullpass-controller";
 /// What the attacker would like to be handed out.

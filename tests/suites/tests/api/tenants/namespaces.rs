@@ -9,7 +9,7 @@ use pullpass_harness::objects::SYSTEM_NAMESPACE;
 use pullpass_harness::{ApiServer, eventually};
 use pullpass_suites::copies::{self, CONVERGENCE, docker_config, has_login, is_clear};
 use pullpass_suites::registries;
-use pullpass_suites::tenants::all_end_with;
+use pullpass_suites::tenants::{all_end_with, copy_path};
 use serde_json::{Value, json};
 
 use super::{OUTSIDE, OWN, SHARED, SHARED_HOST, Scene, VAULT_HOST, VAULT_NAMESPACE};
@@ -217,7 +217,7 @@ async fn who_may_make_namespaces_gains_what_globs_and_selectors_give() {
             ),
             (
                 "reads the copy that it has brought about",
-                Attempt::get(super::copy_path("team-evil")),
+                Attempt::get(copy_path("team-evil")),
             ),
         ],
     )

@@ -3,10 +3,12 @@
 use kube::Client;
 use pullpass_harness::attempt::Attempt;
 use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE, base64};
-use pullpass_suites::tenants::{accesses_path, all_end_with, secrets_path, tenant};
+use pullpass_suites::tenants::{
+    access_path, accesses_path, all_end_with, copy_path, secrets_path, tenant,
+};
 use serde_json::{Value, json};
 
-use super::{NEIGHBOUR, OUTSIDE, OWN, Scene, VAULT_NAMESPACE, copy_path};
+use super::{NEIGHBOUR, OUTSIDE, OWN, Scene, VAULT_NAMESPACE};
 
 const REGISTRIES: &str = "/apis/pullpass.dev/v1alpha1/registries";
 const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
@@ -109,7 +111,7 @@ fn access() -> Value {
 fn our_own_resources() -> Vec<(&'static str, Attempt)> {
     let vault = format!("{REGISTRIES}/vault");
     let widen = json!({"spec": {"access": {"namespaces": {"include": ["*"]}}}});
-    let own_access = format!("{}/{PULL_SECRET}", accesses_path(OWN));
+    let own_access = access_path(OWN);
     vec![
         (
             "makes a Registry for the own namespace",
