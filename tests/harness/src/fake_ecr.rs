@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -16,10 +16,9 @@ use axum::routing::post;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 use crate::objects::base64;
+use crate::plain::{self, Served};
 use crate::{canary, must};
 
 /// The account whose registry it is.
@@ -36,9 +35,8 @@ pub const ROLE_KEY: &str = "ASIAIOSFODNN7EXAMPLE";
 
 /// A running fake; it ends when it is dropped.
 pub struct FakeEcr {
-    address: SocketAddr,
+    served: Served,
     state: Arc<Mutex<Cloud>>,
-    serving: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -56,12 +54,6 @@ struct Token {
     end: Timestamp,
 }
 
-impl Drop for FakeEcr {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
 impl FakeEcr {
     /// Listens there; its tokens live so long.
     pub async fn start(listen: SocketAddr, life: Duration) -> Self {
@@ -70,7 +62,7 @@ impl FakeEcr {
 
     /// Where it takes calls, for `AWS_ENDPOINT_URL`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.served.address)
     }
 
     /// The tokens that were issued so far, the oldest first.
@@ -132,19 +124,8 @@ async fn start(listen: SocketAddr, life: Duration) -> Result<FakeEcr> {
     let router = Router::new()
         .route("/", post(answer))
         .with_state(Arc::clone(&state));
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("the fake ECR cannot listen on {listen}"))?;
-    let address = listener.local_addr()?;
-    let serving = tokio::spawn(async move {
-        // it serves until it is aborted
-        let _ = axum::serve(listener, router).await;
-    });
-    Ok(FakeEcr {
-        address,
-        state,
-        serving,
-    })
+    let served = plain::serve(listen, |_| router).await?;
+    Ok(FakeEcr { served, state })
 }
 
 async fn answer(

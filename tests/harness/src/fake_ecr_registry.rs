@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
@@ -21,6 +20,7 @@ use crate::must;
 use crate::objects::base64;
 use crate::relay::Relay;
 use crate::tls::{self, Served};
+use crate::told_registry::ToldRegistry;
 
 /// The port that an image without one is pulled from.
 const PORT: u16 = 443;
@@ -29,7 +29,7 @@ const PORT: u16 = 443;
 pub struct FakeEcrRegistry {
     served: Served,
     state: Arc<Registry>,
-    node_config: Option<PathBuf>,
+    _told: Option<ToldRegistry>,
 }
 
 struct Registry {
@@ -48,15 +48,6 @@ struct Tokens {
     are_refused: bool,
 }
 
-impl Drop for FakeEcrRegistry {
-    fn drop(&mut self) {
-        if let Some(node_config) = &self.node_config {
-            // a node that keeps it does not find the registry, which is not there any more
-            let _ = std::fs::remove_dir_all(node_config);
-        }
-    }
-}
-
 impl FakeEcrRegistry {
     /// Starts it on the port of HTTPS of an address that nodes and pods reach, and tells the node that the registry of the
     /// fake's account is there.
@@ -71,7 +62,7 @@ impl FakeEcrRegistry {
         Self {
             served,
             state,
-            node_config: None,
+            _told: None,
         }
     }
 
@@ -117,17 +108,18 @@ async fn start(cluster: &Full, cloud: &Arc<FakeEcr>) -> Result<FakeEcrRegistry> 
     let relay = Relay::to(cluster.registry());
     let (served, state) = serve(listen, cloud, Some(relay)).await?;
     let ip = listen.ip();
-    let node_config = cluster.cluster().registry_config("node-1", HOST);
-    std::fs::create_dir_all(&node_config)?;
-    std::fs::write(node_config.join("ca.crt"), &served.authority)?;
     let hosts = format!(
         "server = \"https://{ip}\"\n\n[host.\"https://{ip}\"]\n  ca = \"/etc/containerd/certs.d/{HOST}/ca.crt\"\n"
     );
-    std::fs::write(node_config.join("hosts.toml"), hosts)?;
+    let files = [
+        ("ca.crt", served.authority.as_str()),
+        ("hosts.toml", &hosts),
+    ];
+    let told = ToldRegistry::tell(cluster, HOST, &files)?;
     Ok(FakeEcrRegistry {
         served,
         state,
-        node_config: Some(node_config),
+        _told: Some(told),
     })
 }
 

@@ -3,24 +3,22 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 use crate::must;
 use crate::objects::base64;
+use crate::plain::{self, Served};
 
 /// A running fake; it ends when it is dropped.
 pub struct FakeRegistry {
-    address: SocketAddr,
+    served: Served,
     state: Arc<Mutex<Registry>>,
-    serving: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -31,12 +29,6 @@ struct Registry {
     shown: Vec<String>,
 }
 
-impl Drop for FakeRegistry {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
 impl FakeRegistry {
     /// Listens on a free port of the loopback address and accepts nobody yet.
     pub async fn start() -> Self {
@@ -45,7 +37,7 @@ impl FakeRegistry {
 
     /// `host:port`.
     pub fn host(&self) -> String {
-        self.address.to_string()
+        self.served.address.to_string()
     }
 
     /// Accepts just this password of this user, as after a change.
@@ -76,19 +68,9 @@ async fn start() -> Result<FakeRegistry> {
     let router = Router::new()
         .route("/v2/", get(answer))
         .with_state(Arc::clone(&state));
-    let listener = TcpListener::bind("127.0.0.1:0")
-        .await
-        .context("the fake registry cannot listen")?;
-    let address = listener.local_addr()?;
-    let serving = tokio::spawn(async move {
-        // it serves until it is aborted
-        let _ = axum::serve(listener, router).await;
-    });
-    Ok(FakeRegistry {
-        address,
-        state,
-        serving,
-    })
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let served = plain::serve(listen, |_| router).await?;
+    Ok(FakeRegistry { served, state })
 }
 
 async fn answer(State(state): State<Arc<Mutex<Registry>>>, headers: HeaderMap) -> Response {

@@ -14,7 +14,7 @@ const DIGEST: &str = "docker-content-digest";
 
 /// Hands requests on to the cluster's registry, as its first user.
 #[derive(Clone, Debug)]
-pub struct Relay {
+pub(crate) struct Relay {
     client: reqwest::Client,
     registry: String,
     user: User,
@@ -22,7 +22,7 @@ pub struct Relay {
 
 impl Relay {
     /// To this registry.
-    pub fn to(registry: &ImageRegistry) -> Self {
+    pub(crate) fn to(registry: &ImageRegistry) -> Self {
         must(Self::new(registry))
     }
 
@@ -42,7 +42,7 @@ impl Relay {
     }
 
     /// Asks for what lies under a path, in a form that the client accepts.
-    pub async fn fetch(
+    pub(crate) async fn fetch(
         &self,
         method: Method,
         path: &str,

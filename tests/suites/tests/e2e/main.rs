@@ -12,7 +12,6 @@ mod canary;
 mod cloud;
 mod credential_provider;
 mod disruption;
-mod fake_registry;
 mod injection;
 mod lifecycle;
 mod node_scene;

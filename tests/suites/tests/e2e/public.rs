@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
+use pullpass_harness::fake_hub::{FakeHub, PUBLIC};
 use pullpass_harness::objects::secret;
 use pullpass_harness::registry::User;
 use pullpass_harness::{Shared, name, shared};
@@ -11,14 +12,13 @@ use pullpass_suites::pods;
 use pullpass_suites::registries::{self, has_condition};
 use serde_json::json;
 
-use crate::fake_registry::{FakeRegistry, PUBLIC};
 use crate::scene::Scene;
 
 #[tokio::test]
 async fn public_images_stay_pullable_beside_a_credential_that_is_no_good() {
     let scene = Scene::on(shared().await).await;
     let cluster = &scene.cluster;
-    let fake = FakeRegistry::start(cluster, &scene.user).await;
+    let fake = FakeHub::start(cluster, &scene.user).await;
     let own = async |repository: &str| {
         let repository = format!("{repository}/{}", name::unique("app"));
         cluster.push_image(&repository).await;

@@ -2,41 +2,38 @@
 //! do: every request needs a token, strangers are given one for public images, and who comes with a wrong password is
 //! given none at all. The images are those of the cluster's registry, which lets no stranger in.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{Method, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use pullpass_harness::Full;
-use pullpass_harness::objects::base64;
-use pullpass_harness::registry::User;
-use pullpass_harness::relay::Relay;
 use serde_json::json;
 
+use crate::full::Full;
+use crate::must;
+use crate::objects::base64;
+use crate::plain::{self, Served};
+use crate::registry::User;
+use crate::relay::Relay;
+use crate::told_registry::ToldRegistry;
+
 /// Repositories below it are for everybody.
-pub(crate) const PUBLIC: &str = "public";
+pub const PUBLIC: &str = "public";
 
 /// The tokens: who holds one is only asked for that.
 const STRANGER: &str = "stranger";
 const FRIEND: &str = "friend";
 
-/// A running fake. Dropping it ends it.
-pub(crate) struct FakeRegistry {
+/// A running fake; it ends when it is dropped.
+pub struct FakeHub {
     host: String,
-    serving: tokio::task::JoinHandle<()>,
-    node_config: PathBuf,
-}
-
-impl Drop for FakeRegistry {
-    fn drop(&mut self) {
-        self.serving.abort();
-        let _ = std::fs::remove_dir_all(&self.node_config);
-    }
+    _served: Served,
+    _told: ToldRegistry,
 }
 
 struct Behind {
@@ -45,35 +42,41 @@ struct Behind {
     relay: Relay,
 }
 
-impl FakeRegistry {
+impl FakeHub {
     /// Starts it on an address that nodes reach, and tells the node to speak plain HTTP to it. `user` may have everything.
-    pub(crate) async fn start(cluster: &Full, user: &User) -> Self {
-        let address: SocketAddr = cluster.registry().host().parse().unwrap();
-        let machine: IpAddr = address.ip();
-        let listener = tokio::net::TcpListener::bind((machine, 0)).await.unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let behind = Arc::new(Behind {
-            host: host.clone(),
-            user: user.clone(),
-            relay: Relay::to(cluster.registry()),
-        });
-        let router = Router::new().fallback(answer).with_state(behind);
-        let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let node_config = cluster.cluster().registry_config("node-1", &host);
-        std::fs::create_dir_all(&node_config).unwrap();
-        let plain = format!("[host.\"http://{host}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
-        std::fs::write(node_config.join("hosts.toml"), plain).unwrap();
-        Self {
-            host,
-            serving,
-            node_config,
-        }
+    pub async fn start(cluster: &Full, user: &User) -> Self {
+        must(start(cluster, user).await)
     }
 
     /// As an image names it.
-    pub(crate) fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         &self.host
     }
+}
+
+async fn start(cluster: &Full, user: &User) -> Result<FakeHub> {
+    let beside: SocketAddr = cluster
+        .registry()
+        .host()
+        .parse()
+        .context("the cluster's registry has no address")?;
+    let relay = Relay::to(cluster.registry());
+    let served = plain::serve(SocketAddr::new(beside.ip(), 0), |address| {
+        Router::new().fallback(answer).with_state(Arc::new(Behind {
+            host: address.to_string(),
+            user: user.clone(),
+            relay,
+        }))
+    })
+    .await?;
+    let host = served.address.to_string();
+    let hosts = format!("[host.\"http://{host}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+    let told = ToldRegistry::tell(cluster, &host, &[("hosts.toml", &hosts)])?;
+    Ok(FakeHub {
+        host,
+        _served: served,
+        _told: told,
+    })
 }
 
 async fn answer(State(behind): State<Arc<Behind>>, request: Request<Body>) -> Response {
