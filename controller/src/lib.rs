@@ -39,7 +39,6 @@ mod watches;
 mod withdraw;
 mod world;
 
-use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,7 +139,7 @@ pub async fn start(
         metrics.clone(),
         stop.clone(),
     );
-    spawn(&daemon, "events", sending);
+    daemon.spawn_work("events", sending);
 
     let context = Context {
         client: daemon.client.clone(),
@@ -169,7 +168,7 @@ pub async fn start(
     let listed = watches.clone();
     // fulfilled once; the task goes on, since every task here is there to the end
     let ended = stop.clone();
-    spawn(&daemon, "readiness", async move {
+    daemon.spawn_work("readiness", async move {
         ended.run_until_cancelled(listed.synced()).await;
         synced.fulfil();
         ended.cancelled().await;
@@ -178,7 +177,7 @@ pub async fn start(
     daemon
         .liveness
         .register("watches", move || unanswered.check_answered(UNANSWERED));
-    spawn(&daemon, "election", async move {
+    daemon.spawn_work("election", async move {
         let work = |term| {
             let (context, clouds) = (context.clone(), Arc::clone(&clouds));
             lead(context, clouds, term, serving.clone(), watches.clone())
@@ -186,17 +185,6 @@ pub async fn start(
         election.run(stop, work).await;
     });
     Ok(())
-}
-
-fn spawn(
-    daemon: &pullpass_daemon::Context,
-    name: &'static str,
-    task: impl Future<Output = ()> + Send + 'static,
-) {
-    daemon.tasks.spawn(Stage::Work, name, async {
-        task.await;
-        Ok::<_, Infallible>(())
-    });
 }
 
 /// One term's work. Nothing is written before every list has succeeded in this process.

@@ -1,6 +1,5 @@
 //! The watches, each folded into the world.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
@@ -11,9 +10,8 @@ use kube::{Api, ResourceExt as _};
 use pullpass_api::convert;
 use pullpass_api::{NodePullAccess, PullAccess, Registry, pull_access};
 use pullpass_core::bundle::{NODE_WIDE_SECRET, NODES_NAMESPACE, RESTRICTED_SECRET};
-use pullpass_daemon::shutdown::Stage;
 use pullpass_daemon::watch::DuplicateWatch;
-use pullpass_daemon::{Change, Context, Freshness, WatchSpec};
+use pullpass_daemon::{Change, Context, WatchSpec};
 
 use crate::certificate;
 use crate::config::ControllerOptions;
@@ -37,50 +35,41 @@ pub(crate) fn start(
     world: &Arc<World>,
     options: &ControllerOptions,
 ) -> Result<(), DuplicateWatch> {
-    let client = &daemon.client;
-    let stop = daemon.tasks.stop(Stage::Work);
-
     let into = Arc::clone(world);
-    let watch = daemon.watches.add(
+    daemon.watch(
+        "watch registries",
         WatchSpec::new("registries"),
-        client,
         Api::<Registry>::all,
         without_managed_fields,
         move |change| into.registries_changed(change),
-        stop.clone(),
     )?;
-    spawn(daemon, "watch registries", watch);
 
     let into = Arc::clone(world);
-    let watch = daemon.watches.add(
+    daemon.watch(
+        "watch namespaces",
         WatchSpec::new("namespaces"),
-        client,
         Api::<PartialObjectMeta<Namespace>>::all,
         |object: PartialObjectMeta<Namespace>| convert::namespace(&object),
         move |change| into.namespaces_changed(change),
-        stop.clone(),
     )?;
-    spawn(daemon, "watch namespaces", watch);
 
     let into = Arc::clone(world);
     let own = options.installation.namespace.clone();
-    let watch = daemon.watches.add(
+    daemon.watch(
+        "watch own secrets",
         WatchSpec::new("own_secrets").fields(NOT_HELM),
-        client,
         move |client| Api::<Secret>::namespaced(client, &own),
         without_managed_fields,
         move |change| into.secrets_changed(change),
-        stop.clone(),
     )?;
-    spawn(daemon, "watch own secrets", watch);
 
     let into = Arc::clone(world);
-    let watch = daemon.watches.add(
+    daemon.watch(
+        "watch copies",
         WatchSpec::new("copies").fields(&format!(
             "metadata.name={}",
             options.installation.pull_secret_name
         )),
-        client,
         Api::<Secret>::all,
         |secret: Secret| {
             (
@@ -89,14 +78,12 @@ pub(crate) fn start(
             )
         },
         move |change| into.copies_changed(change),
-        stop.clone(),
     )?;
-    spawn(daemon, "watch copies", watch);
 
     let into = Arc::clone(world);
-    let watch = daemon.watches.add(
+    daemon.watch(
+        "watch pull accesses",
         WatchSpec::new("pull_accesses").fields(&format!("metadata.name={}", pull_access::NAME)),
-        client,
         Api::<PullAccess>::all,
         |access: PullAccess| {
             (
@@ -105,9 +92,7 @@ pub(crate) fn start(
             )
         },
         move |change| into.accesses_changed(change),
-        stop.clone(),
     )?;
-    spawn(daemon, "watch pull accesses", watch);
 
     if options.nodes.is_some() {
         start_nodes(daemon, world, options)?;
@@ -120,16 +105,14 @@ pub(crate) fn start(
         options.installation.namespace.clone(),
         options.webhook_service.clone(),
     );
-    let watch = daemon.watches.add(
+    daemon.watch(
+        "watch webhook configuration",
         WatchSpec::new("webhook_configuration")
             .fields(&format!("metadata.name={}", options.webhook_configuration)),
-        client,
         Api::<MutatingWebhookConfiguration>::all,
         move |object: MutatingWebhookConfiguration| certificate::observe(&object, &own, &service),
         move |change| into.webhook_configuration_changed(latest(change)),
-        stop,
     )?;
-    spawn(daemon, "watch webhook configuration", watch);
     Ok(())
 }
 
@@ -139,8 +122,6 @@ fn start_nodes(
     world: &Arc<World>,
     options: &ControllerOptions,
 ) -> Result<(), DuplicateWatch> {
-    let client = &daemon.client;
-    let stop = daemon.tasks.stop(Stage::Work);
     for (watch_name, task, secret) in [
         ("node_bundle", "watch node bundle", NODE_WIDE_SECRET),
         (
@@ -150,50 +131,42 @@ fn start_nodes(
         ),
     ] {
         let into = Arc::clone(world);
-        let watch = daemon.watches.add(
+        daemon.watch(
+            task,
             WatchSpec::new(watch_name).fields(&format!("metadata.name={secret}")),
-            client,
             |client| Api::<Secret>::namespaced(client, NODES_NAMESPACE),
             BundleSecret::observe,
             move |change| into.bundle_changed(secret, latest(change)),
-            stop.clone(),
         )?;
-        spawn(daemon, task, watch);
     }
 
     let into = Arc::clone(world);
-    let watch = daemon.watches.add(
+    daemon.watch(
+        "watch node pull accesses",
         WatchSpec::new("node_pull_accesses"),
-        client,
         |client| Api::<NodePullAccess>::namespaced(client, NODES_NAMESPACE),
         without_managed_fields,
         move |change| into.nodes_changed(change),
-        stop.clone(),
     )?;
-    spawn(daemon, "watch node pull accesses", watch);
 
     let into = Arc::clone(world);
-    let watch = daemon.watches.add(
+    daemon.watch(
+        "watch node agents",
         WatchSpec::new("node_agents").fields(&format!("metadata.name={AGENT_DAEMON_SET}")),
-        client,
         |client| Api::<DaemonSet>::namespaced(client, NODES_NAMESPACE),
         |set: DaemonSet| set.status.map_or(0, |s| s.desired_number_scheduled),
         move |change| into.agents_changed(latest(change).and_then(|n| usize::try_from(n).ok())),
-        stop.clone(),
     )?;
-    spawn(daemon, "watch node agents", watch);
 
     if options.startup_taint {
         let into = Arc::clone(world);
-        let watch = daemon.watches.add(
+        daemon.watch(
+            "watch nodes",
             WatchSpec::new("nodes"),
-            client,
             Api::<Node>::all,
             |node: Node| Tainted::observe(&node),
             move |change| into.tainted_changed(change),
-            stop,
         )?;
-        spawn(daemon, "watch nodes", watch);
     }
     Ok(())
 }
@@ -210,15 +183,4 @@ fn latest<T>(change: Change<T>) -> Option<T> {
 fn without_managed_fields<K: kube::Resource>(mut object: K) -> K {
     object.meta_mut().managed_fields = None;
     object
-}
-
-fn spawn(
-    daemon: &Context,
-    name: &'static str,
-    (_, following): (Freshness, impl Future<Output = ()> + Send + 'static),
-) {
-    daemon.tasks.spawn(Stage::Work, name, async {
-        following.await;
-        Ok::<_, Infallible>(())
-    });
 }

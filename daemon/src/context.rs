@@ -1,16 +1,19 @@
 //! What a daemon is started on.
 
+use std::convert::Infallible;
+use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
 
-use kube::Client;
+use kube::{Api, Client, Resource};
 use prometheus::Registry;
+use serde::de::DeserializeOwned;
 
 use crate::admin::{self, Admin};
 use crate::metrics;
 use crate::readiness::{Liveness, Readiness};
 use crate::shutdown::{Stage, Supervisor, Tasks};
-use crate::watch::Watches;
+use crate::watch::{Change, DuplicateWatch, WatchSpec, Watches};
 
 /// The surroundings of one daemon. Clones share everything in it.
 #[derive(Clone)]
@@ -56,6 +59,41 @@ impl Context {
             tasks,
         };
         Ok((context, supervisor))
+    }
+
+    /// Starts a task of [`Stage::Work`] that has no errors to tell of.
+    pub fn spawn_work(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(Stage::Work, name, async {
+            task.await;
+            Ok::<_, Infallible>(())
+        });
+    }
+
+    /// Adds a watch and runs it as a task of this name, until work stops. [`Watches::add`] says what the rest is.
+    ///
+    /// # Errors
+    /// [`DuplicateWatch`] if the watch's name is taken.
+    pub fn watch<K, V, A, P, F>(
+        &self,
+        task: &'static str,
+        spec: WatchSpec,
+        api: A,
+        project: P,
+        apply: F,
+    ) -> Result<(), DuplicateWatch>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+        V: Send + 'static,
+        A: FnOnce(Client) -> Api<K> + 'static,
+        P: FnMut(K) -> V + Send + 'static,
+        F: FnMut(Change<V>) + Send + 'static,
+    {
+        let stop = self.tasks.stop(Stage::Work);
+        let (_, following) = self
+            .watches
+            .add(spec, &self.client, api, project, apply, stop)?;
+        self.spawn_work(task, following);
+        Ok(())
     }
 
     /// Starts the admin server, to be stopped last. Port 0 means any free one; returns the address it got.

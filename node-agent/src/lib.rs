@@ -31,7 +31,6 @@ mod state_file;
 pub mod store;
 mod uninstall;
 
-use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,7 +134,7 @@ fn serve_provider(context: &Context, options: &AgentOptions, files: &Arc<Provide
     let stop = context.tasks.stop(Stage::Work);
     let (client, node) = (context.client.clone(), options.node.clone());
     let following = kubelet_version::follow(client, node, Arc::clone(files), stop.clone());
-    spawn(context, "kubelet-version", following);
+    context.spawn_work("kubelet-version", following);
     if options.provider.kubelet_restart == Policy::WhenNeeded {
         let leases = Api::namespaced(context.client.clone(), &options.namespace);
         let restarter = Restarter {
@@ -145,7 +144,7 @@ fn serve_provider(context: &Context, options: &AgentOptions, files: &Arc<Provide
             socket: options.mounted(&options.provider.system_bus).mounted,
             unit: options.provider.kubelet_unit.clone(),
         };
-        spawn(context, "kubelet-restart", restarter.run(stop));
+        context.spawn_work("kubelet-restart", restarter.run(stop));
     }
 }
 
@@ -208,7 +207,7 @@ pub async fn start(context: Context, options: AgentOptions) -> Result<(), StartE
         metrics: metrics.clone(),
     };
     let told = standing.subscribe();
-    spawn(&context, "report", report.clone().run(told, stop.clone()));
+    context.spawn_work("report", report.clone().run(told, stop.clone()));
     let trust = runtime_trust(&options).map(Arc::new);
     // A mount shows a directory that was deleted on the host for ever. A new container has a new mount.
     let told = trust.as_deref().map(RuntimeTrust::directory);
@@ -226,13 +225,7 @@ pub async fn start(context: Context, options: AgentOptions) -> Result<(), StartE
         .liveness
         .register("watches", move || unanswered.check_answered(UNANSWERED));
 
-    let (removal, following) = Removal::watch(
-        &context,
-        options.namespace,
-        options.daemon_set,
-        context.tasks.stop(Stage::Work),
-    )?;
-    spawn(&context, "namespace", following);
+    let removal = Removal::watch(&context, options.namespace, options.daemon_set)?;
 
     let agent = Agent {
         client: context.client.clone(),
@@ -246,7 +239,7 @@ pub async fn start(context: Context, options: AgentOptions) -> Result<(), StartE
         metrics,
         readiness: context.readiness.clone(),
     };
-    spawn(&context, "agent", async move {
+    context.spawn_work("agent", async move {
         let earlier = stop.run_until_cancelled(report.earlier()).await;
         agent.run(earlier.flatten(), awaited, stop).await;
     });
@@ -266,9 +259,9 @@ fn watch_bundle(
     };
     let namespace = namespace.to_owned();
     let seen = seen.clone();
-    let (_, following) = context.watches.add(
+    context.watch(
+        label,
         WatchSpec::new(label).fields(&format!("metadata.name={name}")),
-        &context.client,
         move |client| Api::<Secret>::namespaced(client, &namespace),
         Seen::of,
         move |change| {
@@ -281,17 +274,7 @@ fn watch_bundle(
                 seen.insert(name, now);
             });
         },
-        context.tasks.stop(Stage::Work),
-    )?;
-    spawn(context, label, following);
-    Ok(())
-}
-
-fn spawn(context: &Context, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-    context.tasks.spawn(Stage::Work, name, async {
-        task.await;
-        Ok::<_, Infallible>(())
-    });
+    )
 }
 
 #[cfg(test)]

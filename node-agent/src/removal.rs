@@ -14,7 +14,6 @@ use kube::{Api, Client};
 use pullpass_daemon::watch::DuplicateWatch;
 use pullpass_daemon::{Change, Context, WatchSpec};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::COMPONENT;
 use crate::config::{AgentOptions, Config};
@@ -52,7 +51,7 @@ pub(crate) struct Removal {
 }
 
 impl Removal {
-    /// Begins to watch the namespace until `stop` is cancelled; the second part of the result does the watching.
+    /// Begins to watch the namespace, as a task of `context`.
     ///
     /// # Errors
     /// If the process watches its namespace already.
@@ -60,12 +59,11 @@ impl Removal {
         context: &Context,
         namespace: String,
         daemon_set: String,
-        stop: CancellationToken,
-    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), DuplicateWatch> {
+    ) -> Result<Self, DuplicateWatch> {
         let (goes, namespace_goes) = watch::channel(false);
-        let (_, following) = context.watches.add(
+        context.watch(
+            "namespace",
             WatchSpec::new("namespace").fields(&format!("metadata.name={namespace}")),
-            &context.client,
             Api::<PartialObjectMeta<Namespace>>::all,
             |object| object.metadata.deletion_timestamp.is_some(),
             move |change| {
@@ -76,15 +74,13 @@ impl Removal {
                 };
                 goes.send_replace(is_going);
             },
-            stop,
         )?;
-        let removal = Self {
+        Ok(Self {
             client: context.client.clone(),
             namespace,
             daemon_set,
             namespace_goes,
-        };
-        Ok((removal, following))
+        })
     }
 
     /// The agent that comes after this one, as the DaemonSet is now.

@@ -1,7 +1,6 @@
 //! The serving certificate: from its Secret, or from a directory.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,33 +46,27 @@ pub fn start(
         guard: Mutex::new(Some(context.readiness.register(TASK))),
         metrics,
     };
-    let stop = context.tasks.stop(Stage::Work);
     match source {
         Source::Directory(path) => {
             let directory = CertificateDirectory::new(path);
-            context.tasks.spawn(Stage::Work, TASK, async move {
+            let stop = context.tasks.stop(Stage::Work);
+            context.spawn_work(TASK, async move {
                 directory
                     .follow(stop, |identity| served.replace(identity))
                     .await;
-                Ok::<_, Infallible>(())
             });
         }
         Source::Secret { namespace, name } => {
             // by name, since no other Secret may be read
             let spec = WatchSpec::new(TASK).fields(&format!("metadata.name={name}"));
             let namespace = namespace.to_owned();
-            let (_, watch) = context.watches.add(
+            context.watch(
+                TASK,
                 spec,
-                &context.client,
                 move |client| Api::<Secret>::namespaced(client, &namespace),
                 |secret| identity(&secret.data.unwrap_or_default()),
                 move |change| served.apply(change),
-                stop,
             )?;
-            context.tasks.spawn(Stage::Work, TASK, async move {
-                watch.await;
-                Ok::<_, Infallible>(())
-            });
         }
     }
     Ok(resolver)

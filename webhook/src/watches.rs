@@ -98,7 +98,7 @@ fn follow(
 ) {
     let guard = context.readiness.register(name);
     let synced = freshness.clone();
-    context.tasks.spawn(Stage::Work, name, async move {
+    context.spawn_work(name, async move {
         let waiting = async {
             synced.synced().await;
             drop(guard);
@@ -108,7 +108,6 @@ fn follow(
             () = watch => {}
             () = waiting => {}
         }
-        Ok::<_, std::convert::Infallible>(())
     });
 }
 
