@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use pullpass_core::bundle::{KUBELET_CACHE, Mode};
 use pullpass_core::match_images::MatchImages;
-use pullpass_daemon::{Installation, Options};
+use pullpass_daemon::{Installation, Options, ProviderPorts};
 use pullpass_providers::connection::{Proxies, ProxyError, Via};
 use pullpass_providers::login::Endpoints;
 
@@ -59,14 +59,9 @@ pub struct ControllerOptions {
     #[arg(long, env = "PULLPASS_NODES", value_name = "MODE")]
     pub nodes: Option<Mode>,
 
-    /// Ports of registries that kubelet asks the plugin about, beside those without a port
-    #[arg(
-        long,
-        env = "PULLPASS_PROVIDER_PORTS",
-        value_name = "PORT,…",
-        value_delimiter = ','
-    )]
-    pub provider_ports: Vec<u16>,
+    /// What kubelet asks the plugin about.
+    #[command(flatten)]
+    pub provider_ports: ProviderPorts,
 
     /// Have nodes give up everything that they hold of Pullpass
     #[arg(long, env = "PULLPASS_WITHDRAW_NODES")]
@@ -211,7 +206,7 @@ impl ControllerOptions {
             nodes: self.nodes,
             match_images: match self.nodes {
                 Some(Mode::CredentialProvider) => {
-                    Some(MatchImages::new(self.provider_ports.iter().copied()))
+                    Some(MatchImages::new(self.provider_ports.iter()))
                 }
                 Some(Mode::DockerConfig) | None => None,
             },

@@ -13,6 +13,7 @@ mod error;
 mod installation;
 pub mod limit;
 pub mod metrics;
+mod provider_ports;
 pub mod readiness;
 mod run;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use error::{BoxError, chain};
 pub use installation::Installation;
 pub use limit::LimitedAcceptor;
 pub use metrics::Timer;
+pub use provider_ports::ProviderPorts;
 pub use readiness::{Guard, Liveness, Readiness};
 pub use run::{Options, run, run_once};
 pub use shutdown::{Drain, Ending, Stage, Tasks};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use pullpass_core::bundle::Mode;
-use pullpass_daemon::Options;
+use pullpass_daemon::{Options, ProviderPorts};
 
 use crate::hosts_toml::Runtime;
 use crate::kubelet_restart::Policy;
@@ -179,14 +179,9 @@ pub struct ProviderOptions {
     )]
     pub provider_program: PathBuf,
 
-    /// Ports of registries that kubelet is to ask about, beside those without a port
-    #[arg(
-        long,
-        env = "PULLPASS_PROVIDER_PORTS",
-        value_name = "PORT,…",
-        value_delimiter = ','
-    )]
-    pub provider_ports: Vec<u16>,
+    /// What kubelet is to ask the plugin about.
+    #[command(flatten)]
+    pub provider_ports: ProviderPorts,
 
     /// Whether kubelet is restarted when it has to read a changed configuration: Never or WhenNeeded
     #[arg(
@@ -287,7 +282,7 @@ mod tests {
         .unwrap();
         let agent = config.agent;
         assert_eq!(agent.mode, Mode::CredentialProvider);
-        assert_eq!(agent.provider.provider_ports, [5000, 8443]);
+        assert!(agent.provider.provider_ports.iter().eq([5000, 8443]));
         assert_eq!(agent.provider.kubelet_restart, Policy::WhenNeeded);
         let bus = agent.mounted(&agent.provider.system_bus);
         assert_eq!(bus.mounted, Path::new("/host/run/dbus/system_bus_socket"));

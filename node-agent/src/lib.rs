@@ -123,7 +123,7 @@ fn provider_files(options: &AgentOptions) -> ProviderFiles {
         programs: options.mounted(&provider.provider_programs),
         store: options.mounted(&provider.provider_store),
         program: provider.provider_program.clone(),
-        match_images: MatchImages::new(provider.provider_ports.iter().copied()),
+        match_images: MatchImages::new(provider.provider_ports.iter()),
         unit: provider.kubelet_unit.clone(),
         restart: provider.kubelet_restart,
     })
