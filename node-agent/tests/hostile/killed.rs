@@ -1,6 +1,5 @@
 //! The process is killed at each single step: really killed, by the kernel.
 
-use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +12,7 @@ use pullpass_node_agent::plan::converge;
 use rstest::rstest;
 
 use crate::interrupted::Interrupted;
-use crate::place::{FOREIGN, Place, alone, entries, entry};
+use crate::place::{Place, alone, entries};
 
 /// More than any convergence takes.
 const STEPS: usize = 200;
@@ -89,44 +88,18 @@ fn wherever_it_is_killed_the_file_is_whole_and_the_next_process_goes_on(
     #[values("create", "rotate", "withdraw")] what: &str,
 ) {
     for steps in 0..STEPS {
-        let place = if has_foreign {
-            Place::with_foreign()
-        } else {
-            Place::new()
-        };
+        let place = Place::before(what, has_foreign);
         let root = place.path().join("root");
-        if what != "create" {
-            place.deliver("old").unwrap();
-        }
         let password = if what == "withdraw" { "" } else { "new" };
         let child = start_child(&root, steps, password);
         let has_ended = kill_at_step(child, || {
             // two agents are never at work at once
             assert!(!RealHost::open(&root).unwrap().lock().unwrap());
         });
-        if has_foreign || place.root("config.json").exists() {
-            let now = place.auths();
-            assert_eq!(
-                has_foreign,
-                now.contains_key("admin.example.com"),
-                "step {steps}"
-            );
-            let ours = now.get("ours.example.com");
-            assert!(
-                ours.is_none() || ours == Some(&entry("old")) || ours == Some(&entry("new")),
-                "step {steps}"
-            );
-        }
+        place.assert_whole(has_foreign, steps);
         if what == "withdraw" {
             place.withdraw().unwrap();
-            let expected: &[&str] = if has_foreign { &["config.json"] } else { &[] };
-            assert_eq!(place.names(), expected, "step {steps}");
-            if has_foreign {
-                assert_eq!(
-                    fs::read_to_string(place.root("config.json")).unwrap(),
-                    FOREIGN
-                );
-            }
+            place.assert_withdrawn(has_foreign, steps);
         } else {
             place.deliver("new").unwrap();
             place.assert_delivered("new");

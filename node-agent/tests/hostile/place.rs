@@ -39,6 +39,19 @@ impl Place {
         place
     }
 
+    /// With an administrator's docker config or without, and with an old password of ours unless it is to be created.
+    pub(crate) fn before(what: &str, has_foreign: bool) -> Self {
+        let place = if has_foreign {
+            Self::with_foreign()
+        } else {
+            Self::new()
+        };
+        if what != "create" {
+            place.deliver("old").unwrap();
+        }
+        place
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.temporary.path()
     }
@@ -84,6 +97,31 @@ impl Place {
     /// The entries of the docker config, which has to be whole.
     pub(crate) fn auths(&self) -> BTreeMap<String, Value> {
         auths(&fs::read_to_string(self.root("config.json")).unwrap())
+    }
+
+    /// Whatever was interrupted: ours is the old one, the new one or not there, and nothing else has changed.
+    pub(crate) fn assert_whole(&self, has_foreign: bool, step: usize) {
+        if !has_foreign && !self.root("config.json").exists() {
+            return;
+        }
+        let now = self.auths();
+        let foreign = now.contains_key("admin.example.com");
+        assert_eq!(has_foreign, foreign, "step {step}");
+        let ours = now.get("ours.example.com");
+        assert!(
+            ours.is_none() || ours == Some(&entry("old")) || ours == Some(&entry("new")),
+            "step {step}"
+        );
+    }
+
+    /// Only what is the administrator's is there, to the letter.
+    pub(crate) fn assert_withdrawn(&self, has_foreign: bool, step: usize) {
+        let expected: &[&str] = if has_foreign { &["config.json"] } else { &[] };
+        assert_eq!(self.names(), expected, "step {step}");
+        if has_foreign {
+            let now = fs::read_to_string(self.root("config.json")).unwrap();
+            assert_eq!(now, FOREIGN);
+        }
     }
 
     pub(crate) fn assert_delivered(&self, password: &str) {
