@@ -17,7 +17,7 @@ use pullpass_core::selector::{Requirement, Selector};
 use crate::registry::{
     self as resource, Auth, AwsKeysAuth, AwsRoleAuth, AzureServicePrincipalAuth,
     AzureWorkloadIdentityAuth, BasicAuth, DockerConfigAuth, GcpServiceAccountKeyAuth,
-    GcpWorkloadIdentityAuth,
+    GcpWorkloadIdentityAuth, RegistrySpec,
 };
 use crate::selector::{LabelOperator, LabelSelector};
 
@@ -42,11 +42,7 @@ pub enum InvalidRegistry {
 /// A resource that contradicts itself. It selects nothing until it is corrected.
 pub fn registry(resource: &resource::Registry) -> Result<Registry, InvalidRegistry> {
     let spec = &resource.spec;
-    let key = spec
-        .host
-        .as_deref()
-        .map(RegistryKey::for_registry_host)
-        .transpose()?;
+    let key = key(spec)?;
     let access = spec.access.clone().unwrap_or_default();
     let credential = match (spec.r#type, &spec.auth, access.pull_secret) {
         (resource::Visibility::Public, _, _) => CredentialKind::None,
@@ -196,17 +192,21 @@ pub fn auth(auth: &Auth) -> Result<AuthMethod<'_>, InvalidRegistry> {
     }
 }
 
+/// The key of the spec's host, where it names one.
+fn key(spec: &RegistrySpec) -> Result<Option<RegistryKey>, KeyError> {
+    spec.host
+        .as_deref()
+        .map(RegistryKey::for_registry_host)
+        .transpose()
+}
+
 /// The kind of registry that a resource describes.
 ///
 /// # Errors
 /// Provider, host and kind of credential that do not go together.
 pub fn provider(resource: &resource::Registry) -> Result<Provider, InvalidRegistry> {
     let spec = &resource.spec;
-    let key = spec
-        .host
-        .as_deref()
-        .map(RegistryKey::for_registry_host)
-        .transpose()?;
+    let key = key(spec)?;
     let kind = spec
         .auth
         .as_ref()
