@@ -439,14 +439,7 @@ async fn the_nodes_role_comes_from_its_metadata() {
         ),
         ("AWS_EC2_METADATA_DISABLED", "false".to_owned()),
     ];
-    let answer = in_a_child(
-        &role(None, None, None),
-        HOST,
-        Some(&ecr.url()),
-        &environment,
-    )
-    .await;
-    assert_eq!(answer["token"], "of-the-pod", "{answer}");
+    assert_ambient_role_logs_in(&ecr, &environment).await;
 }
 
 #[tokio::test]
@@ -477,13 +470,12 @@ async fn the_pods_role_comes_from_eks_pod_identity() {
             token.to_str().unwrap().to_owned(),
         ),
     ];
-    let answer = in_a_child(
-        &role(None, None, None),
-        HOST,
-        Some(&ecr.url()),
-        &environment,
-    )
-    .await;
+    assert_ambient_role_logs_in(&ecr, &environment).await;
+}
+
+async fn assert_ambient_role_logs_in(ecr: &Fake, environment: &[(&str, String)]) {
+    let method = role(None, None, None);
+    let answer = in_a_child(&method, HOST, Some(&ecr.url()), environment).await;
     assert_eq!(answer["token"], "of-the-pod", "{answer}");
 }
 
