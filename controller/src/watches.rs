@@ -11,7 +11,7 @@ use pullpass_api::convert;
 use pullpass_api::{NodePullAccess, PullAccess, Registry, pull_access};
 use pullpass_core::bundle::{NODE_WIDE_SECRET, NODES_NAMESPACE, RESTRICTED_SECRET};
 use pullpass_daemon::watch::DuplicateWatch;
-use pullpass_daemon::{Change, Context, WatchSpec};
+use pullpass_daemon::{Context, WatchSpec};
 
 use crate::certificate;
 use crate::config::ControllerOptions;
@@ -66,10 +66,7 @@ pub(crate) fn start(
     let into = Arc::clone(world);
     daemon.watch(
         "watch copies",
-        WatchSpec::new("copies").fields(&format!(
-            "metadata.name={}",
-            options.installation.pull_secret_name
-        )),
+        WatchSpec::new("copies").named(&options.installation.pull_secret_name),
         Api::<Secret>::all,
         |secret: Secret| {
             (
@@ -83,7 +80,7 @@ pub(crate) fn start(
     let into = Arc::clone(world);
     daemon.watch(
         "watch pull accesses",
-        WatchSpec::new("pull_accesses").fields(&format!("metadata.name={}", pull_access::NAME)),
+        WatchSpec::new("pull_accesses").named(pull_access::NAME),
         Api::<PullAccess>::all,
         |access: PullAccess| {
             (
@@ -107,11 +104,10 @@ pub(crate) fn start(
     );
     daemon.watch(
         "watch webhook configuration",
-        WatchSpec::new("webhook_configuration")
-            .fields(&format!("metadata.name={}", options.webhook_configuration)),
+        WatchSpec::new("webhook_configuration").named(&options.webhook_configuration),
         Api::<MutatingWebhookConfiguration>::all,
         move |object: MutatingWebhookConfiguration| certificate::observe(&object, &own, &service),
-        move |change| into.webhook_configuration_changed(latest(change)),
+        move |change| into.webhook_configuration_changed(change.latest()),
     )?;
     Ok(())
 }
@@ -133,10 +129,10 @@ fn start_nodes(
         let into = Arc::clone(world);
         daemon.watch(
             task,
-            WatchSpec::new(watch_name).fields(&format!("metadata.name={secret}")),
+            WatchSpec::new(watch_name).named(secret),
             |client| Api::<Secret>::namespaced(client, NODES_NAMESPACE),
             BundleSecret::observe,
-            move |change| into.bundle_changed(secret, latest(change)),
+            move |change| into.bundle_changed(secret, change.latest()),
         )?;
     }
 
@@ -152,10 +148,10 @@ fn start_nodes(
     let into = Arc::clone(world);
     daemon.watch(
         "watch node agents",
-        WatchSpec::new("node_agents").fields(&format!("metadata.name={AGENT_DAEMON_SET}")),
+        WatchSpec::new("node_agents").named(AGENT_DAEMON_SET),
         |client| Api::<DaemonSet>::namespaced(client, NODES_NAMESPACE),
         |set: DaemonSet| set.status.map_or(0, |s| s.desired_number_scheduled),
-        move |change| into.agents_changed(latest(change).and_then(|n| usize::try_from(n).ok())),
+        move |change| into.agents_changed(change.latest().and_then(|n| usize::try_from(n).ok())),
     )?;
 
     if options.startup_taint {
@@ -169,15 +165,6 @@ fn start_nodes(
         )?;
     }
     Ok(())
-}
-
-/// Of a watch on one object.
-fn latest<T>(change: Change<T>) -> Option<T> {
-    match change {
-        Change::Restarted(all) => all.into_iter().next(),
-        Change::Applied(found) => Some(found),
-        Change::Deleted(_) => None,
-    }
 }
 
 fn without_managed_fields<K: kube::Resource>(mut object: K) -> K {

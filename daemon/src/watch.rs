@@ -59,6 +59,17 @@ pub enum Change<V> {
     Deleted(V),
 }
 
+impl<V> Change<V> {
+    /// How the object is now, of a watch on one alone; `None` where it is not there.
+    pub fn latest(self) -> Option<V> {
+        match self {
+            Self::Restarted(all) => all.into_iter().next(),
+            Self::Applied(found) => Some(found),
+            Self::Deleted(_) => None,
+        }
+    }
+}
+
 /// Which objects to watch, and under which name to speak of it.
 #[derive(Debug, Clone)]
 pub struct WatchSpec {
@@ -84,6 +95,12 @@ impl WatchSpec {
             config: self.config.fields(selector),
             ..self
         }
+    }
+
+    /// Only objects of this name: the one in each namespace, or the one there is.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        self.fields(&format!("metadata.name={name}"))
     }
 
     /// Lists everything in one answer instead of pages. An API server gives the first page of a list from its memory,

@@ -42,7 +42,7 @@ use pullpass_core::bundle::{Mode, NODE_WIDE_SECRET};
 use pullpass_core::match_images::MatchImages;
 use pullpass_daemon::shutdown::Stage;
 use pullpass_daemon::watch::{DuplicateWatch, UNANSWERED};
-use pullpass_daemon::{Change, Context, Drain, WatchSpec};
+use pullpass_daemon::{Context, Drain, WatchSpec};
 use tokio::sync::watch;
 
 pub use config::{AgentOptions, Command, Config, HostDirectory, ProviderOptions, TrustOptions};
@@ -261,15 +261,11 @@ fn watch_bundle(
     let seen = seen.clone();
     context.watch(
         label,
-        WatchSpec::new(label).fields(&format!("metadata.name={name}")),
+        WatchSpec::new(label).named(name),
         move |client| Api::<Secret>::namespaced(client, &namespace),
         Seen::of,
         move |change| {
-            let now = match change {
-                Change::Restarted(all) => all.into_iter().next().unwrap_or(Seen::Missing),
-                Change::Applied(found) => found,
-                Change::Deleted(_) => Seen::Missing,
-            };
+            let now = change.latest().unwrap_or(Seen::Missing);
             seen.send_modify(|seen| {
                 seen.insert(name, now);
             });

@@ -63,7 +63,7 @@ impl Removal {
         let (goes, namespace_goes) = watch::channel(false);
         context.watch(
             "namespace",
-            WatchSpec::new("namespace").fields(&format!("metadata.name={namespace}")),
+            WatchSpec::new("namespace").named(&namespace),
             Api::<PartialObjectMeta<Namespace>>::all,
             |object| object.metadata.deletion_timestamp.is_some(),
             move |change| {

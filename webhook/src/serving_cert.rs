@@ -58,7 +58,7 @@ pub fn start(
         }
         Source::Secret { namespace, name } => {
             // by name, since no other Secret may be read
-            let spec = WatchSpec::new(TASK).fields(&format!("metadata.name={name}"));
+            let spec = WatchSpec::new(TASK).named(name);
             let namespace = namespace.to_owned();
             context.watch(
                 TASK,

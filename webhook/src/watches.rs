@@ -53,7 +53,7 @@ pub(crate) fn start(context: &Context, state: &Arc<State>) -> Result<(), Duplica
     )?;
     let (pull_accesses, follow_pull_accesses) = watches.add(
         WatchSpec::new("pullaccesses")
-            .fields(&format!("metadata.name={}", pull_access::NAME))
+            .named(pull_access::NAME)
             .in_one_page(),
         client,
         Api::<Slim<PullAccess>>::all,
