@@ -7,6 +7,7 @@
 mod agent;
 pub mod atomic_file;
 mod config;
+mod containerd_config;
 mod delivery;
 mod directory_watch;
 mod docker_config;

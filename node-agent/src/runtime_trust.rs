@@ -16,10 +16,11 @@ use secrecy::ExposeSecret as _;
 
 use crate::atomic_file;
 use crate::config::{AgentOptions, HostDirectory};
+use crate::containerd_config::{ContainerdConfig, containerd_config};
 use crate::delivery::{Delivered, Remark, Trouble};
 use crate::host::{Found, Host, Kind, RealHost};
 use crate::hosts_toml::{
-    AUTHORITY_FILE, FoundHost, HOSTS_FILE, Operation, Runtime, TrustError, containerd_config, plan,
+    AUTHORITY_FILE, FoundHost, HOSTS_FILE, Operation, Runtime, TrustError, plan,
 };
 
 /// The runtime may not be root, and nothing here is secret.
@@ -144,7 +145,7 @@ fn config_path<H: Host>(host: &H, place: &Path, name: &OsStr) -> io::Result<Vec<
             .ok()
             .and_then(|content| containerd_config(content).ok())
             .ok_or_else(|| invalid(format!("{path} is no TOML"))),
-        Found::Nothing => Ok(crate::hosts_toml::ContainerdConfig::default()),
+        Found::Nothing => Ok(ContainerdConfig::default()),
         Found::TooLarge => Err(invalid(format!("{path} has more than {MAX_BYTES} bytes"))),
         Found::Other(kind) => Err(invalid(format!("{path} is {kind}"))),
     };
