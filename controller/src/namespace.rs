@@ -33,11 +33,6 @@ pub(crate) const CONCURRENCY: usize = 24;
 /// From any state the plan settles within six writes; more of them mean that somebody writes at the same time.
 const MOST_WRITES: usize = 10;
 
-/// The API server could not or would not for now.
-const SOON: Outcome = Outcome::Failed {
-    first: Duration::from_millis(250),
-    longest: Duration::from_secs(30),
-};
 /// Somebody has to do something first, and no watch tells when it is done.
 const LATER: Outcome = Outcome::Failed {
     first: Duration::from_secs(15),
@@ -169,7 +164,7 @@ impl Work {
                     continue;
                 }
                 Failure::Moot => Outcome::Done,
-                Failure::Passing => SOON,
+                Failure::Passing => Outcome::SOON,
                 Failure::Lasting => LATER,
             };
             self.context.world.stands(&self.name, standing(None));

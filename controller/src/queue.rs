@@ -51,6 +51,14 @@ pub(crate) enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The API server could not or would not for now.
+    pub(crate) const SOON: Self = Self::Failed {
+        first: Duration::from_millis(250),
+        longest: Duration::from_secs(30),
+    };
+}
+
 /// The queue. Clones share it.
 #[derive(Debug)]
 pub(crate) struct Queue<K> {

@@ -36,11 +36,6 @@ const BELIEVED_AFTER: Duration = Duration::from_secs(1);
 /// A credential is stored, and then perhaps once more: from one answer to the next question there are no more steps.
 const STEPS: usize = 3;
 
-const SOON: Outcome = Outcome::Failed {
-    first: Duration::from_millis(250),
-    longest: Duration::from_secs(30),
-};
-
 /// Looks at one Registry, or at what is left of it.
 pub(crate) async fn reconcile(context: Context, term: Term, name: String) -> Outcome {
     let _timer = context
@@ -127,7 +122,7 @@ impl Work {
                         self.judge(registry, Verdict::Bad { reason, message });
                         return outcome;
                     }
-                    Err(Kept::Unknown) => return SOON,
+                    Err(Kept::Unknown) => return Outcome::SOON,
                 }
             }
             let again = next.again;
@@ -136,7 +131,7 @@ impl Work {
             return again.map_or(Outcome::Done, Outcome::Again);
         }
         // each step leads to the next one; more of them are a credential that somebody else writes at the same time
-        SOON
+        Outcome::SOON
     }
 
     fn ask(
@@ -275,7 +270,7 @@ impl Work {
                     error = pullpass_daemon::chain(&error),
                     "cannot tell whether the CRD of Registries is there"
                 );
-                return SOON;
+                return Outcome::SOON;
             }
         }
         self.context.world.forget_registry(&self.name);
@@ -301,7 +296,7 @@ impl Work {
             Ok(()) | Err(WriteError::TermOver) => Outcome::Done,
             Err(error) => {
                 tracing::warn!(registry = self.name, %error, "credential not deleted");
-                SOON
+                Outcome::SOON
             }
         }
     }
