@@ -16,9 +16,9 @@ use pullpass_providers::verify::verify;
 
 use crate::clock;
 use crate::context::Context;
+use crate::heard::{FailedLogin, Issued};
 use crate::identity_token::OwnTokens;
 use crate::queue::Outcome;
-use crate::upkeep::{FailedLogin, Issued};
 
 /// How many clouds are asked at a time. A login takes a second, or its whole time where nobody answers.
 pub(crate) const LOGINS: usize = 16;

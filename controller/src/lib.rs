@@ -14,6 +14,7 @@ mod credential;
 mod delivery;
 mod election;
 mod events;
+mod heard;
 mod identity_token;
 mod inquiry;
 mod leader;

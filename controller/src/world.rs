@@ -33,11 +33,11 @@ pub(crate) use self::settings::{PullSecrets, Settings};
 use self::shared_lists::SharedLists;
 pub(crate) use self::webhook_configuration::WebhookConfiguration;
 use crate::credential::{self, LastGood};
+use crate::heard::Heard;
 use crate::inquiry::{Login, Question, Verification};
 use crate::nodes::Nodes;
 use crate::queue::{Lane, Queue};
 use crate::rules::Rules;
-use crate::upkeep::Heard;
 
 /// The state, and the queues of work that follows from its changes.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::heard::{Before, Issued};
 use proptest::prelude::*;
 
 const HOST: &str = "r.example.com";

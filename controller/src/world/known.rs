@@ -9,7 +9,8 @@ use pullpass_core::reason::Reason;
 use pullpass_core::registry::Registry as DomainRegistry;
 use tokio::time::Instant;
 
-use crate::upkeep::{Before, Next, Verified};
+use crate::heard::Before;
+use crate::upkeep::{Next, Verified};
 
 /// A Registry with all that belongs to it.
 #[derive(Clone, Debug)]

@@ -7,9 +7,9 @@ use pullpass_core::key::RegistryKey;
 
 use super::{Inner, World};
 use crate::clock;
+use crate::heard::{Before, FailedLogin, Heard, Issued};
 use crate::inquiry::{Login, Question, Verification};
 use crate::queue::Lane;
-use crate::upkeep::{Before, FailedLogin, Heard, Issued};
 
 impl World {
     /// What clouds and registries have said about a Registry's credential.
