@@ -1,4 +1,4 @@
-//! What one condition says.
+//! A condition before it is written: its truth, the reason for it and the words.
 
 use pullpass_api::status::Truth;
 use pullpass_core::reason::Reason;

@@ -1,4 +1,4 @@
-//! The webhook configuration, as far as certificates need it.
+//! The webhook configuration, folded from its watch.
 
 use super::World;
 use crate::observed::Version;
