@@ -71,12 +71,32 @@ impl Restarter {
             Some((known, since)) if *known == version => *since,
             _ => seen.insert((version, Instant::now())).1,
         };
-        match turn(&lease, &self.node, &configuration, since.elapsed()) {
+        let unchanged_for = since.elapsed();
+        self.restart_in_turn(lease, &configuration, unchanged_for)
+            .await
+    }
+
+    /// Restarts kubelet if the Lease, seen unchanged for so long, lets this node.
+    async fn restart_in_turn(
+        &self,
+        lease: Lease,
+        configuration: &str,
+        unchanged_for: Duration,
+    ) -> Result<(), Missed> {
+        match turn(&lease, &self.node, configuration, unchanged_for) {
             Turn::Free => {
+                // no other node waits for this one's bus
+                let systemd = Systemd::connect(&self.socket).await?;
                 let lease = self.turn.take(lease).await?;
-                self.restart(lease, &configuration).await
+                self.restart(&systemd, lease, configuration).await
             }
-            Turn::Ours => self.restart(lease, &configuration).await,
+            Turn::Ours => match Systemd::connect(&self.socket).await {
+                Ok(systemd) => self.restart(&systemd, lease, configuration).await,
+                Err(error) => {
+                    self.turn.give_back(lease).await?;
+                    Err(error.into())
+                }
+            },
             Turn::Waiting { node } => {
                 tracing::info!(node, "another node restarts its kubelet");
                 Ok(())
@@ -91,8 +111,12 @@ impl Restarter {
         }
     }
 
-    async fn restart(&self, lease: Lease, configuration: &str) -> Result<(), Missed> {
-        let systemd = Systemd::connect(&self.socket).await?;
+    async fn restart(
+        &self,
+        systemd: &Systemd,
+        lease: Lease,
+        configuration: &str,
+    ) -> Result<(), Missed> {
         tracing::info!(unit = self.unit, "restarting kubelet");
         let roll_back = || self.files.roll_back();
         let outcome = systemd
@@ -104,7 +128,6 @@ impl Restarter {
                 self.turn.give_back(lease).await?;
             }
             Outcome::NotAsked(error) => {
-                // no other node waits for this one's bus
                 self.turn.give_back(lease).await?;
                 return Err(error.into());
             }
@@ -118,5 +141,94 @@ impl Restarter {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use kube::{Api, Client};
+    use pullpass_core::match_images::MatchImages;
+
+    use crate::config::HostDirectory;
+    use crate::kubelet_restart::Policy;
+    use crate::provider_files::ProviderNode;
+
+    type Written = Arc<Mutex<Vec<Lease>>>;
+
+    /// An API server that takes every Lease as it is written.
+    fn api() -> (Client, Written) {
+        let written = Written::default();
+        let leases = Arc::clone(&written);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let leases = Arc::clone(&leases);
+            async move {
+                assert_eq!(request.method(), Method::PUT);
+                let lease = request.into_body().collect_bytes().await.unwrap();
+                leases
+                    .lock()
+                    .unwrap()
+                    .push(serde_json::from_slice(&lease).unwrap());
+                Ok::<_, Infallible>(Response::new(Body::from(lease)))
+            }
+        });
+        (Client::new(service, "default"), written)
+    }
+
+    /// On a node that has nothing, and no bus either.
+    fn restarter(leases: Api<Lease>) -> Restarter {
+        let nowhere = PathBuf::from("/nonexistent");
+        let directory = HostDirectory {
+            mounted: nowhere.clone(),
+            named: nowhere.clone(),
+        };
+        let files = ProviderFiles::new(ProviderNode {
+            config_directory: directory.clone(),
+            config_file: None,
+            programs: directory.clone(),
+            store: directory,
+            program: nowhere.clone(),
+            match_images: MatchImages::new([]),
+            unit: "kubelet.service".into(),
+            restart: Policy::WhenNeeded,
+        });
+        Restarter {
+            turn: RestartTurn::new(leases, "a"),
+            node: "a".into(),
+            files: Arc::new(files),
+            socket: nowhere,
+            unit: "kubelet.service".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_without_a_bus_takes_no_turn() {
+        let (client, written) = api();
+        let restarter = restarter(Api::namespaced(client, "nodes"));
+        let missed = restarter
+            .restart_in_turn(Lease::default(), "x", Duration::ZERO)
+            .await;
+        assert!(matches!(missed, Err(Missed::Bus(_))), "{missed:?}");
+        assert!(written.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_has_lost_its_bus_gives_its_turn_back() {
+        let (client, written) = api();
+        let restarter = restarter(Api::namespaced(client, "nodes"));
+        let taken = restarter.turn.take(Lease::default()).await.unwrap();
+        let missed = restarter.restart_in_turn(taken, "x", Duration::ZERO).await;
+        assert!(matches!(missed, Err(Missed::Bus(_))), "{missed:?}");
+        let written = written.lock().unwrap();
+        let [taken, left] = &**written else {
+            panic!("{written:?}");
+        };
+        let holder = |lease: &Lease| lease.spec.clone().unwrap().holder_identity;
+        assert_eq!((holder(taken), holder(left)), (Some("a".into()), None));
     }
 }
