@@ -23,7 +23,7 @@ var templates = template.Must(template.ParseFS(files, "*.toml"))
 // certificates signed by the cluster's authority.
 func (n Node) WriteConfig(authority *pki.Authority) error {
 	for _, dir := range []string{
-		"containerd", "containerd-config", "cni-config", "kubernetes/pki", "kubernetes/credential-providers/bin", "kubernetes/manifests", "kubelet", "pod-logs",
+		"containerd", "containerd-config", "cni-config", "dbus", "kubernetes/pki", "kubernetes/credential-providers/bin", "kubernetes/manifests", "kubelet", "pod-logs",
 		"containerd-config/certs.d/" + n.Registry.Host,
 	} {
 		if err := os.MkdirAll(n.path(dir), 0o755); err != nil {

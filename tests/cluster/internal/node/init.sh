@@ -38,6 +38,7 @@ while read -r own place; do
 done <<PLACES
 containerd-config /etc/containerd
 cni-config /etc/cni/net.d
+dbus /run/dbus
 kubernetes /etc/kubernetes
 containerd /var/lib/containerd
 kubelet /var/lib/kubelet
