@@ -60,6 +60,26 @@ impl Cluster {
         self.directory().join("nodes").join(node).join("pod-logs")
     }
 
+    /// The socket at which a node's pods find the node's system bus, once there is one.
+    pub fn system_bus(&self, node: &str) -> PathBuf {
+        let node = self.directory().join("nodes").join(node);
+        node.join("dbus/system_bus_socket")
+    }
+
+    /// The id of the process that a component had when it was last started.
+    ///
+    /// # Errors
+    /// If it never was.
+    pub fn process(&self, component: &str) -> Result<u32> {
+        let file = self
+            .directory()
+            .join("run")
+            .join(format!("{component}.pid"));
+        let id =
+            std::fs::read_to_string(file).with_context(|| format!("{component} does not run"))?;
+        Ok(id.trim().parse()?)
+    }
+
     /// Where a node's containerd looks for what it has to know about a registry's host, at each pull.
     pub fn registry_config(&self, node: &str, host: &str) -> PathBuf {
         let node = self.directory().join("nodes").join(node);

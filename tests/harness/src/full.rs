@@ -3,6 +3,9 @@
 use std::ops::Deref;
 
 use anyhow::Result;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::ListParams;
 
 use crate::cluster::{Cluster, FULL};
 use crate::dump::DumpOnFailure;
@@ -89,6 +92,14 @@ impl Full {
         must(install::load_images(&self.server).await);
     }
 
+    async fn has_one_node(&self) -> Result<()> {
+        let nodes: Api<Node> = self.server.all();
+        if nodes.list(&ListParams::default()).await?.items.len() == 1 {
+            return Ok(());
+        }
+        self.server.cluster().up_with_nodes(1).await
+    }
+
     /// Runs `helm uninstall` and waits until it is done.
     pub async fn uninstall(&self) {
         must(install::uninstall(&self.server).await);
@@ -118,7 +129,8 @@ pub async fn exclusive() -> Exclusive {
     must(make_ready().await);
     let lock = must(Lock::take(FULL, Mode::Exclusive).await);
     let full = must(connect().await);
-    // the exclusive test before this one may have failed half-way through an uninstall
+    // the exclusive test before this one may have failed half-way, with a second node or through an uninstall
+    must(full.has_one_node().await);
     full.install().await;
     Exclusive { full, _lock: lock }
 }

@@ -66,10 +66,8 @@ impl Nodes {
     }
 
     /// The id of a node's kubelet.
-    pub fn kubelet(&self, node: &str) -> String {
-        let directory = self.server.cluster().directory();
-        let file = directory.join("run").join(format!("{node}-kubelet.pid"));
-        must(std::fs::read_to_string(file).context("kubelet does not run"))
+    pub fn kubelet(&self, node: &str) -> u32 {
+        must(self.server.cluster().process(&format!("{node}-kubelet")))
     }
 
     /// Starts a node's kubelet anew, and waits until the node is ready.

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, LogParams};
 use kube::{Api, ResourceExt as _};
 use pullpass_api::NodePullAccess;
 use pullpass_api::node_pull_access::NodePullAccessFields;
 use pullpass_harness::objects::base64;
 use pullpass_harness::registry::User;
-use pullpass_harness::{Exclusive, NODE_1, eventually, exclusive, name};
+use pullpass_harness::{Exclusive, NODE_1, NODE_2, eventually, exclusive, name};
 use pullpass_suites::{pods, registries};
 use serde_json::{Value, json};
 
@@ -19,6 +19,9 @@ use crate::scene::Scene;
 
 /// The agent's namespace.
 pub(crate) const NAMESPACE: &str = "pullpass-nodes";
+
+/// The taint of a second node.
+const RESERVED: &str = "tests.pullpass.dev/reserved";
 
 /// How long Helm and the agents may take. Some seconds on an idle machine.
 pub(crate) const ROLLED_OUT: Duration = Duration::from_secs(120);
@@ -100,11 +103,35 @@ impl NodeScene {
         cluster.restart("node-1-kubelet").await.unwrap();
     }
 
-    /// A pod with a new private image and without any pull secret, in a namespace that may have one.
-    async fn create(&self, namespace: &str) -> String {
+    /// A second node comes, and holds the images of the agent. Nothing but agents and the test's pods runs on it, so that
+    /// Pullpass is whole once it has gone.
+    pub(crate) async fn second_node_joins(&self) {
+        let cluster = self.scene.cluster.cluster();
+        cluster.up_with_nodes(2).await.unwrap();
+        let taint = format!("{RESERVED}=:NoSchedule");
+        let tainting = ["taint", "nodes", NODE_2, &taint];
+        cluster.kubectl(&tainting).await.unwrap();
+        self.scene.cluster.load_images().await;
+    }
+
+    /// What the agent of a node has logged.
+    pub(crate) async fn agent_log(&self, node: &str) -> kube::Result<String> {
+        let pods: Api<Pod> = self.scene.cluster.of(NAMESPACE);
+        let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        let mut log = String::new();
+        for pod in pods.list(&on_node).await? {
+            log += &pods.logs(&pod.name_any(), &LogParams::default()).await?;
+        }
+        Ok(log)
+    }
+
+    /// A pod on a node with a new private image and without any pull secret, in a namespace that may have one.
+    async fn create(&self, namespace: &str, node: &str) -> String {
         let image = self.scene.image().await;
         let mut pod = pods::manifest(&name::unique("app"), &image);
         pod["metadata"]["labels"] = json!({"pullpass.dev/inject": "false"});
+        pod["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+        pod["spec"]["tolerations"] = json!([{"key": RESERVED}]);
         let made = self.scene.create(namespace, &pods::from(&pod)).await;
         assert_eq!(pods::pull_secrets(&made), [""; 0]);
         made.name_any()
@@ -112,8 +139,18 @@ impl NodeScene {
 
     /// Such a pod runs.
     pub(crate) async fn pulls_in(&self, namespace: &str) {
-        let pod = self.create(namespace).await;
+        self.pulls_on(NODE_1, namespace).await;
+    }
+
+    pub(crate) async fn pulls_on(&self, node: &str, namespace: &str) {
+        let pod = self.create(namespace, node).await;
         self.scene.runs(namespace, &pod).await;
+    }
+
+    /// Such a pod is refused.
+    pub(crate) async fn is_refused_on(&self, node: &str, namespace: &str) {
+        let pod = self.create(namespace, node).await;
+        self.scene.is_refused(namespace, &pod).await;
     }
 
     /// One in a namespace that no Registry selects runs.
@@ -123,8 +160,7 @@ impl NodeScene {
 
     /// One in a namespace that no Registry selects does not.
     pub(crate) async fn is_refused(&self) {
-        let name = self.create(&self.namespace).await;
-        self.scene.is_refused(&self.namespace, &name).await;
+        self.is_refused_on(NODE_1, &self.namespace).await;
     }
 
     pub(crate) async fn change_password(&self) -> User {

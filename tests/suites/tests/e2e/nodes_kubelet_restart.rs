@@ -1,0 +1,122 @@
+//! The one restart of kubelet that mode `credentialProvider` needs, by the agents of two nodes: one after the other, while a
+//! node that lags behind keeps nobody else from being served.
+
+use std::fs;
+use std::path::PathBuf;
+
+use kube::Api;
+use pullpass_api::Registry;
+use pullpass_harness::{NODE_1, NODE_2, eventually};
+use pullpass_suites::registries;
+use serde_json::json;
+
+use crate::node_scene::{NodeScene, ROLLED_OUT};
+use crate::systemd_stand_in::SystemdStandIn;
+
+const NODES: [&str; 2] = [NODE_1, NODE_2];
+
+impl NodeScene {
+    fn provider_config(&self, node: &str) -> String {
+        let cluster = self.scene.cluster.cluster().directory();
+        let node = cluster.join("nodes").join(node);
+        let file: PathBuf = node.join("kubernetes/credential-providers/config.yaml");
+        fs::read_to_string(file).unwrap()
+    }
+
+    /// Waits until the Registry says how many of the two nodes hold its credential.
+    async fn are_ready(&self, ready: i32, condition: &str) {
+        let registries: Api<Registry> = self.scene.cluster.all();
+        let what = format!("{ready} of two nodes are ready");
+        eventually(ROLLED_OUT, &what, async || {
+            let registry = registries.get(&self.scene.name).await;
+            let status = registry.map_err(|error| error.to_string())?.status;
+            match status.unwrap_or_default().nodes {
+                Some(nodes) if (nodes.selected, nodes.ready) == (2, ready) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        let (cluster, name) = (&self.scene.cluster, &self.scene.name);
+        registries::has_condition(cluster, name, "NodesReady", condition).await;
+    }
+
+    /// Waits until the node's agent has found that it is another one's turn.
+    async fn waits_for_its_turn(&self, node: &str) {
+        eventually(ROLLED_OUT, "the node waits for its turn", async || {
+            let log = self.agent_log(node).await;
+            let log = log.map_err(|error| error.to_string())?;
+            if log.contains("another node restarts its kubelet") {
+                Ok(())
+            } else {
+                Err("its log says nothing of it".to_owned())
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn the_agents_restart_one_kubelet_after_the_other() {
+    let nodes = NodeScene::new().await;
+    let scene = &nodes.scene;
+    let auto = json!({"access": {"nodes": "Auto"}});
+    registries::patch(&scene.cluster, &scene.name, &auto).await;
+    let allowed = scene.namespace("a").await;
+    nodes.second_node_joins().await;
+    let before = NODES.map(|node| nodes.provider_config(node));
+
+    let (_, port) = scene.host().rsplit_once(':').unwrap();
+    let ports = format!("nodeAgent.credentialProvider.ports={{{port}}}");
+    let on = [
+        "nodeAgent.enabled=true",
+        "nodeAgent.mode=credentialProvider",
+        "nodeAgent.credentialProvider.configFile=config.yaml",
+        "nodeAgent.credentialProvider.kubeletRestart=WhenNeeded",
+        &ports,
+    ];
+    let cluster = scene.cluster.cluster();
+    let rolling_out = async {
+        // a node without a bus takes no turn from the other
+        let first = SystemdStandIn::start(cluster, NODE_1).await;
+        first.is_asked().await;
+        let second = SystemdStandIn::start(cluster, NODE_2).await;
+        for node in NODES {
+            nodes
+                .node_says(node, "KubeletRestartWaiting", ROLLED_OUT)
+                .await;
+        }
+        nodes.are_ready(0, "False/SomeNodesPending").await;
+        // now the second could, and wants to
+        nodes.waits_for_its_turn(NODE_2).await;
+        first.let_restart();
+        nodes.node_is_ready(NODE_1, ROLLED_OUT).await;
+        nodes.are_ready(1, "False/SomeNodesPending").await;
+        nodes.pulls_on(NODE_1, &allowed).await;
+        nodes.is_refused_on(NODE_1, &nodes.namespace).await;
+        nodes.is_refused_on(NODE_2, &allowed).await;
+        second.let_restart();
+        (first, second)
+    };
+    // Helm waits until both agents are ready
+    let (_, (first, second)) = tokio::join!(nodes.switch(&on), rolling_out);
+    nodes.node_is_ready(NODE_2, ROLLED_OUT).await;
+    nodes.are_ready(2, "True/OnEveryNode").await;
+    nodes.pulls_on(NODE_2, &allowed).await;
+    nodes.is_refused_on(NODE_2, &nodes.namespace).await;
+
+    let (first_restarts, second_restarts) = (first.restarts(), second.restarts());
+    let ([earlier], [later]) = (&*first_restarts, &*second_restarts) else {
+        panic!("{first_restarts:?} {second_restarts:?}");
+    };
+    assert!(
+        earlier.ended.unwrap() <= later.begun,
+        "{earlier:?} overlaps {later:?}"
+    );
+
+    nodes.switch(&[]).await;
+    nodes.agents_are_gone().await;
+    assert_eq!(NODES.map(|node| nodes.provider_config(node)), before);
+    cluster.up_with_nodes(1).await.unwrap();
+    nodes.restart_kubelet().await;
+    registries::delete(&scene.cluster, &scene.name).await;
+}
