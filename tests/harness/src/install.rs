@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
@@ -52,12 +52,13 @@ pub(crate) async fn is_current(server: &ApiServer) -> Result<bool> {
     if recorded.as_ref() != Some(&wanted) {
         return Ok(false);
     }
-    Ok(is_released(server).await)
+    let release = release(server).await;
+    Ok(release.is_some_and(|(status, _)| status == "deployed"))
 }
 
-/// Whether Helm knows a release that was rolled out.
-async fn is_released(server: &ApiServer) -> bool {
-    let asked = server
+/// The status and the revision of the release, if Helm knows one.
+async fn release(server: &ApiServer) -> Option<(String, u64)> {
+    let told = server
         .cluster()
         .helm(&[
             "status",
@@ -67,11 +68,25 @@ async fn is_released(server: &ApiServer) -> bool {
             "--output",
             "json",
         ])
-        .await;
-    asked.is_ok_and(|status| {
-        serde_json::from_str::<serde_json::Value>(&status)
-            .is_ok_and(|status| status.pointer("/info/status") == Some(&json!("deployed")))
-    })
+        .await
+        .ok()?;
+    let told: Value = serde_json::from_str(&told).ok()?;
+    let status = told.pointer("/info/status")?.as_str()?;
+    Some((status.to_owned(), told.get("version")?.as_u64()?))
+}
+
+/// Takes an upgrade back that a failed test has left. Helm begins no other beside one that was cut off, and after one that
+/// failed the next leaves behind what that one has made.
+async fn take_back_failed_upgrade(server: &ApiServer) -> Result<()> {
+    match release(server).await {
+        Some((status, revision))
+            if revision > 1 && ["failed", "pending-upgrade"].contains(&status.as_str()) =>
+        {
+            let arguments = ["rollback", RELEASE, "--namespace", SYSTEM_NAMESPACE];
+            server.cluster().helm(&arguments).await.map(drop)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Installs or upgrades, and waits until every replica is ready. Does nothing where nothing has changed.
@@ -82,6 +97,7 @@ pub(crate) async fn install(server: &ApiServer) -> Result<()> {
     let wanted = fingerprint().await?;
     load_images(server).await?;
     enforce_restricted_profile(server).await?;
+    take_back_failed_upgrade(server).await?;
     upgrade(server, &[]).await?;
     record(server, &wanted).await
 }
