@@ -71,6 +71,8 @@ pub struct ProviderFiles {
     node: ProviderNode,
     /// What this kubelet can do, once the API server has said which one it is.
     kubelet: RwLock<Option<Result<Capabilities, UnsupportedKubelet>>>,
+    /// Why kubelet has not been restarted yet, as far as the agent is to do it.
+    restart_waits_for: RwLock<Option<String>>,
 }
 
 /// What is in the way, as far as it is not the system.
@@ -153,6 +155,7 @@ impl ProviderFiles {
         Self {
             node,
             kubelet: RwLock::new(None),
+            restart_waits_for: RwLock::new(None),
         }
     }
 
@@ -160,6 +163,15 @@ impl ProviderFiles {
     pub fn set_kubelet(&self, version: &str) {
         let mut known = self.kubelet.write().unwrap_or_else(PoisonError::into_inner);
         *known = Some(capabilities(version));
+    }
+
+    /// Takes note of what kubelet's restart waits for, in half a sentence; of nothing where it is not needed or was made.
+    pub fn set_restart_waits_for(&self, what: Option<String>) {
+        let mut known = self
+            .restart_waits_for
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *known = what;
     }
 
     fn capabilities(&self) -> Result<Capabilities, Problem> {
@@ -435,7 +447,12 @@ impl ProviderFiles {
         } else if called_by == self.configuration() {
             return Ok(self.tokens_unsupported());
         } else if self.node.restart == Policy::WhenNeeded {
-            let message = format!("kubelet has not read {} yet", config.display());
+            let mut message = format!("kubelet has not read {} yet", config.display());
+            let waits_for = self.restart_waits_for.read();
+            if let Some(what) = &*waits_for.unwrap_or_else(PoisonError::into_inner) {
+                message.push_str(": ");
+                message.push_str(what);
+            }
             (Reason::KubeletRestartWaiting, message)
         } else {
             let message = format!(
@@ -642,6 +659,11 @@ mod tests {
         fs::write(scene.path("config/config.yaml"), FOREIGN).unwrap();
         let waiting = scene.deliver(Effort::Write).unwrap_err();
         assert_eq!(waiting.reason, Reason::KubeletRestartWaiting);
+        assert!(waiting.message.ends_with(" yet"), "{}", waiting.message);
+        let why = "another node restarts its kubelet";
+        scene.files.set_restart_waits_for(Some(why.into()));
+        let waiting = scene.deliver(Effort::Write).unwrap_err();
+        assert!(waiting.message.ends_with(why), "{}", waiting.message);
         assert!(scene.files.needs_restart().unwrap());
         scene.files.roll_back().unwrap();
         assert_eq!(scene.read("config/config.yaml").as_deref(), Some(FOREIGN));

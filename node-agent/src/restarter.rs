@@ -52,17 +52,23 @@ impl Restarter {
         // how long the Lease was seen unchanged, by this process's own clock
         let mut seen: Option<(Option<String>, Instant)> = None;
         while !stop.is_cancelled() {
-            if let Err(missed) = self.look(&mut seen).await {
+            let waits_for = self.look(&mut seen).await.unwrap_or_else(|missed| {
                 tracing::warn!(error = %missed, "kubelet was not restarted; it is tried again");
-            }
+                Some(missed.to_string())
+            });
+            self.files.set_restart_waits_for(waits_for);
             let _ = tokio::time::timeout(LOOK, stop.cancelled()).await;
         }
     }
 
-    async fn look(&self, seen: &mut Option<(Option<String>, Instant)>) -> Result<(), Missed> {
+    /// Restarts kubelet if that is needed and this node's turn; otherwise says what it waits for.
+    async fn look(
+        &self,
+        seen: &mut Option<(Option<String>, Instant)>,
+    ) -> Result<Option<String>, Missed> {
         if !self.files.needs_restart()? {
             *seen = None;
-            return Ok(());
+            return Ok(None);
         }
         let configuration = self.files.configuration().unwrap_or_default();
         let lease = self.turn.read().await?;
@@ -76,22 +82,26 @@ impl Restarter {
             .await
     }
 
-    /// Restarts kubelet if the Lease, seen unchanged for so long, lets this node.
+    /// Restarts kubelet if the Lease, seen unchanged for so long, lets this node; otherwise says what it waits for.
     async fn restart_in_turn(
         &self,
         lease: Lease,
         configuration: &str,
         unchanged_for: Duration,
-    ) -> Result<(), Missed> {
+    ) -> Result<Option<String>, Missed> {
         match turn(&lease, &self.node, configuration, unchanged_for) {
             Turn::Free => {
                 // no other node waits for this one's bus
                 let systemd = Systemd::connect(&self.socket).await?;
                 let lease = self.turn.take(lease).await?;
-                self.restart(&systemd, lease, configuration).await
+                self.restart(&systemd, lease, configuration).await?;
+                Ok(None)
             }
             Turn::Ours => match Systemd::connect(&self.socket).await {
-                Ok(systemd) => self.restart(&systemd, lease, configuration).await,
+                Ok(systemd) => {
+                    self.restart(&systemd, lease, configuration).await?;
+                    Ok(None)
+                }
                 Err(error) => {
                     self.turn.give_back(lease).await?;
                     Err(error.into())
@@ -99,14 +109,16 @@ impl Restarter {
             },
             Turn::Waiting { node } => {
                 tracing::info!(node, "another node restarts its kubelet");
-                Ok(())
+                Ok(Some(format!("the node {node} restarts its kubelet first")))
             }
             Turn::Stopped { node } => {
                 tracing::warn!(
                     node,
                     "kubelet of that node did not come back with this configuration: no other is restarted"
                 );
-                Ok(())
+                Ok(Some(format!(
+                    "no other node is restarted after kubelet of {node} did not come back with this configuration"
+                )))
             }
         }
     }

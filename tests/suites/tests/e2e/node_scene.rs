@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{DeleteParams, ListParams, LogParams};
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use pullpass_api::NodePullAccess;
 use pullpass_api::node_pull_access::NodePullAccessFields;
@@ -62,7 +62,7 @@ impl NodeScene {
         self.node_says(node, "Ready", within).await;
     }
 
-    /// Waits until a node's state or its reason is this.
+    /// Waits until a node's state or its reason is this, or its message has it.
     pub(crate) async fn node_says(&self, node: &str, wanted: &str, within: Duration) {
         let states: Api<NodePullAccess> = self.scene.cluster.of(NAMESPACE);
         eventually(within, &format!("{node} says {wanted}"), async || {
@@ -73,7 +73,7 @@ impl NodeScene {
                 message,
                 ..
             } = found.spec;
-            if [state.as_str(), &reason].contains(&wanted) {
+            if [state.as_str(), &reason].contains(&wanted) || message.contains(wanted) {
                 Ok(())
             } else {
                 Err(format!("{} {reason}: {message}", state.as_str()))
@@ -112,17 +112,6 @@ impl NodeScene {
         let tainting = ["taint", "nodes", NODE_2, &taint];
         cluster.kubectl(&tainting).await.unwrap();
         self.scene.cluster.load_images().await;
-    }
-
-    /// What the agent of a node has logged.
-    pub(crate) async fn agent_log(&self, node: &str) -> kube::Result<String> {
-        let pods: Api<Pod> = self.scene.cluster.of(NAMESPACE);
-        let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
-        let mut log = String::new();
-        for pod in pods.list(&on_node).await? {
-            log += &pods.logs(&pod.name_any(), &LogParams::default()).await?;
-        }
-        Ok(log)
     }
 
     /// A pod on a node with a new private image and without any pull secret, in a namespace that may have one.

@@ -39,20 +39,6 @@ impl NodeScene {
         let (cluster, name) = (&self.scene.cluster, &self.scene.name);
         registries::has_condition(cluster, name, "NodesReady", condition).await;
     }
-
-    /// Waits until the node's agent has found that it is another one's turn.
-    async fn waits_for_its_turn(&self, node: &str) {
-        eventually(ROLLED_OUT, "the node waits for its turn", async || {
-            let log = self.agent_log(node).await;
-            let log = log.map_err(|error| error.to_string())?;
-            if log.contains("another node restarts its kubelet") {
-                Ok(())
-            } else {
-                Err("its log says nothing of it".to_owned())
-            }
-        })
-        .await;
-    }
 }
 
 #[tokio::test]
@@ -79,6 +65,7 @@ async fn the_agents_restart_one_kubelet_after_the_other() {
         // a node without a bus takes no turn from the other
         let first = SystemdStandIn::start(cluster, NODE_1).await;
         first.is_asked().await;
+        nodes.node_says(NODE_2, "the system bus", ROLLED_OUT).await;
         let second = SystemdStandIn::start(cluster, NODE_2).await;
         for node in NODES {
             nodes
@@ -87,7 +74,8 @@ async fn the_agents_restart_one_kubelet_after_the_other() {
         }
         nodes.are_ready(0, "False/SomeNodesPending").await;
         // now the second could, and wants to
-        nodes.waits_for_its_turn(NODE_2).await;
+        let in_turn = format!("the node {NODE_1} restarts its kubelet first");
+        nodes.node_says(NODE_2, &in_turn, ROLLED_OUT).await;
         first.let_restart();
         nodes.node_is_ready(NODE_1, ROLLED_OUT).await;
         nodes.are_ready(1, "False/SomeNodesPending").await;
