@@ -1,10 +1,10 @@
 //! Mode `credentialProvider` as the chart brings it: the agent installs the plugin beside another program's, kubelet is started
-//! anew once, each namespace pulls what it may use, and in the end the node is as it was.
+//! anew once, each namespace pulls what it may use, and with another mode the node is as it was.
 
 use std::fs;
 
-use pullpass_harness::NODE_1;
-use pullpass_suites::registries;
+use pullpass_harness::{NODE_1, name};
+use pullpass_suites::{pods, registries};
 use serde_json::json;
 
 use crate::node_scene::{NodeScene, ROLLED_OUT};
@@ -47,9 +47,21 @@ async fn the_chart_brings_the_plugin_and_takes_it_away() {
     nodes.change_password().await;
     nodes.pulls_in(&allowed).await;
 
+    // the next agent does not reach what this one has written
+    nodes.switch(&["nodeAgent.enabled=true"]).await;
+    nodes.is_ready().await;
+    assert_eq!(config(), before);
+    let programs = directory.join("bin");
+    let left: Vec<_> = fs::read_dir(programs).unwrap().collect();
+    assert_eq!(left.len(), 1, "the stand-in's alone: {left:?}");
+    // kubelet still asks the plugin that is gone, and harms nobody by it
+    let name = name::unique("app");
+    let image = scene.image().await;
+    scene.create(&allowed, &pods::pod(&name, &image)).await;
+    scene.runs(&allowed, &name).await;
+
     nodes.switch(&[]).await;
     nodes.agents_are_gone().await;
-    assert_eq!(config(), before);
     nodes.restart_kubelet().await;
     registries::delete(&scene.cluster, &scene.name).await;
 }
