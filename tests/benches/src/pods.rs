@@ -1,4 +1,4 @@
-//! Pods created per second on a real API server, in four namespaces that differ in what is asked about their pods.
+//! Pods created per second on a real API server, in five namespaces that differ in what is asked about their pods.
 
 use std::fs;
 use std::sync::Arc;
@@ -33,14 +33,16 @@ const CREATORS: [(usize, usize); 3] = [(1, 200), (50, 1000), (200, 1500)];
 enum Case {
     Nothing,
     NullWebhook,
+    PatchWebhook,
     Pullpass,
     Policy,
 }
 
 impl Case {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Nothing,
         Self::NullWebhook,
+        Self::PatchWebhook,
         Self::Pullpass,
         Self::Policy,
     ];
@@ -49,6 +51,7 @@ impl Case {
         match self {
             Self::Nothing => "no webhook",
             Self::NullWebhook => "null webhook",
+            Self::PatchWebhook => "constant patch",
             Self::Pullpass => "Pullpass",
             Self::Policy => "MutatingAdmissionPolicy",
         }
@@ -58,13 +61,14 @@ impl Case {
         match self {
             Self::Nothing => "without",
             Self::NullWebhook => "null",
+            Self::PatchWebhook => "patch",
             Self::Pullpass => "pullpass",
             Self::Policy => "policy",
         }
     }
 
     fn injects(self) -> bool {
-        matches!(self, Self::Pullpass | Self::Policy)
+        matches!(self, Self::PatchWebhook | Self::Pullpass | Self::Policy)
     }
 }
 
@@ -95,8 +99,14 @@ async fn compare(rounds: usize, section: &mut Section) -> Result<()> {
     let identity = Identity::issue()?;
     // servers and API server share the processors as they would on a small machine
     let null = webhook::start_server(Handler::Null, &identity, Processors::shared()).await?;
+    let patch = webhook::start_server(Handler::Patch, &identity, Processors::shared()).await?;
     let mut pullpass = RealWebhook::start(&cluster.kubeconfig, &identity)?;
-    prepare(&cluster, &identity, &null, &pullpass.webhook).await?;
+    let webhooks = [
+        (Case::NullWebhook, &null),
+        (Case::PatchWebhook, &patch),
+        (Case::Pullpass, &pullpass.webhook),
+    ];
+    prepare(&cluster, &identity, webhooks).await?;
     let ready = Instant::now();
     while !pullpass.is_ready().await? {
         ensure!(ready.elapsed().as_secs() < 60, "the webhook is not ready");
@@ -112,7 +122,7 @@ async fn compare(rounds: usize, section: &mut Section) -> Result<()> {
         let warm_up = Api::namespaced(cluster.client.clone(), Case::Nothing.namespace());
         create(&warm_up, &pod, creators, pods).await?;
         remove(&warm_up).await?;
-        let mut measured: [Vec<Measured>; 4] = [const { Vec::new() }; 4];
+        let mut measured: [Vec<Measured>; 5] = [const { Vec::new() }; 5];
         for round in 0..rounds {
             for turn in 0..Case::ALL.len() {
                 let index = (round + turn) % Case::ALL.len();
@@ -145,8 +155,7 @@ async fn compare(rounds: usize, section: &mut Section) -> Result<()> {
 async fn prepare(
     cluster: &Cluster,
     identity: &Identity,
-    null: &Webhook,
-    pullpass: &Webhook,
+    webhooks: [(Case, &Webhook); 3],
 ) -> Result<()> {
     for case in Case::ALL {
         cluster
@@ -159,7 +168,7 @@ async fn prepare(
     cluster
         .apply(cluster::pull_access(namespace, &["acme".to_owned()]))
         .await?;
-    for (case, webhook) in [(Case::NullWebhook, null), (Case::Pullpass, pullpass)] {
+    for (case, webhook) in webhooks {
         let authority = identity.authority()?;
         cluster
             .apply(configuration(case, &webhook.url(), authority)?)
@@ -293,8 +302,8 @@ async fn in_force(cluster: &Cluster, case: Case, pod: &Pod) -> Result<()> {
 }
 
 /// How often the API server has had an answer of each webhook.
-async fn asked(cluster: &Cluster) -> Result<[(Case, f64); 2]> {
-    let mut asked = [(Case::NullWebhook, 0.0), (Case::Pullpass, 0.0)];
+async fn asked(cluster: &Cluster) -> Result<[(Case, f64); 3]> {
+    let mut asked = [Case::NullWebhook, Case::PatchWebhook, Case::Pullpass].map(|case| (case, 0.0));
     for (case, count) in &mut asked {
         *count = calls(cluster, *case).await?;
     }
@@ -351,14 +360,14 @@ async fn remove(api: &Api<Pod>) -> Result<()> {
     .await
 }
 
-fn tell(section: &mut Section, creators: usize, measured: &[Vec<Measured>; 4]) -> Result<()> {
+fn tell(section: &mut Section, creators: usize, measured: &[Vec<Measured>; 5]) -> Result<()> {
     let column = |of: fn(&Measured) -> f64| {
         measured
             .each_ref()
             .map(|rounds| rounds.iter().map(of).collect::<Vec<f64>>())
     };
     let rates = column(|round| round.per_second);
-    let [nothing, null, pullpass, policy] = &rates;
+    let [nothing, null, patch, pullpass, policy] = &rates;
     for (what, numerator, denominator, bound) in [
         (
             "Pullpass / null webhook",
@@ -366,6 +375,7 @@ fn tell(section: &mut Section, creators: usize, measured: &[Vec<Measured>; 4]) -
             null,
             Some(Bound::AtLeast(OF_NULL)),
         ),
+        ("Pullpass / constant patch", pullpass, patch, None),
         ("Pullpass / no webhook", pullpass, nothing, None),
         ("Pullpass / MutatingAdmissionPolicy", pullpass, policy, None),
     ] {

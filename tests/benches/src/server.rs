@@ -7,10 +7,12 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse as _;
 use axum::routing::post;
 use bytes::Bytes;
 use pullpass_certs::ServingCertResolver;
+use pullpass_core::reason::Reason;
+use pullpass_webhook::answer::Answer;
 use pullpass_webhook::{ConnectionLimit, Metrics, http, server};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +26,8 @@ pub(crate) enum Handler {
     Pullpass,
     /// The same answer to everything: what a request costs before anything is done about it.
     Null,
+    /// The same patch to everything: what the API server's work with a patch costs.
+    Patch,
 }
 
 impl Handler {
@@ -32,6 +36,15 @@ impl Handler {
         match self {
             Self::Pullpass => "pullpass",
             Self::Null => "null",
+            Self::Patch => "patch",
+        }
+    }
+
+    /// Whether its answer changes the pod.
+    pub(crate) fn injects(self) -> bool {
+        match self {
+            Self::Pullpass | Self::Patch => true,
+            Self::Null => false,
         }
     }
 }
@@ -45,10 +58,8 @@ pub(crate) fn serve(handler: Handler, address: SocketAddr, certificates: &Path) 
             let (decider, metrics) = decision::decider()?;
             (http::router(decider), metrics)
         }
-        Handler::Null => (
-            Router::new().route(http::PATH, post(answer)),
-            Metrics::new(&prometheus::Registry::new())?,
-        ),
+        Handler::Null => (constant(unchanged), unused_metrics()?),
+        Handler::Patch => (constant(patched), unused_metrics()?),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -61,29 +72,46 @@ pub(crate) fn serve(handler: Handler, address: SocketAddr, certificates: &Path) 
     })
 }
 
-/// Constant but for the uid, without which an API server does not take an answer. It stands where the API server
-/// always writes it, so that nothing is parsed.
-async fn answer(body: Bytes) -> Response {
-    match uid(&body) {
-        Some(uid) => {
-            let answer = [
-                br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":""#,
-                uid,
-                br#"","allowed":true}}"#,
-            ]
-            .concat();
-            ([(CONTENT_TYPE, "application/json")], answer).into_response()
-        }
-        None => StatusCode::BAD_REQUEST.into_response(),
-    }
+fn unused_metrics() -> Result<Metrics> {
+    Ok(Metrics::new(&prometheus::Registry::new())?)
 }
 
-fn uid(body: &[u8]) -> Option<&[u8]> {
+/// Answers that are the same but for the uid, without which an API server does not take them. It stands where the API server
+/// always writes it, so that nothing is parsed.
+fn constant(answer: fn(&str) -> Option<Vec<u8>>) -> Router {
+    let respond = move |body: Bytes| async move {
+        match uid(&body).and_then(answer) {
+            Some(answer) => ([(CONTENT_TYPE, "application/json")], answer).into_response(),
+            None => StatusCode::BAD_REQUEST.into_response(),
+        }
+    };
+    Router::new().route(http::PATH, post(respond))
+}
+
+fn unchanged(uid: &str) -> Option<Vec<u8>> {
+    let answer = [
+        r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":""#,
+        uid,
+        r#"","allowed":true}}"#,
+    ];
+    Some(answer.concat().into_bytes())
+}
+
+fn patched(uid: &str) -> Option<Vec<u8>> {
+    let answer = Answer {
+        names: vec![decision::PULL_SECRET.to_owned()],
+        has_list: false,
+        reason: Reason::Injected,
+    };
+    answer.to_json(uid).ok()
+}
+
+fn uid(body: &[u8]) -> Option<&str> {
     const BEFORE: &[u8] =
         br#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":""#;
-    body.strip_prefix(BEFORE)?
-        .split(|&byte| byte == b'"')
-        .next()
+    let rest = body.strip_prefix(BEFORE)?;
+    let uid = rest.split(|&byte| byte == b'"').next()?;
+    std::str::from_utf8(uid).ok()
 }
 
 /// An address that is free at the moment.
@@ -103,7 +131,7 @@ mod tests {
             let body = size.read().unwrap();
             let review: serde_json::Value = serde_json::from_slice(&body).unwrap();
             let expected = review["request"]["uid"].as_str().unwrap();
-            assert_eq!(uid(&body), Some(expected.as_bytes()));
+            assert_eq!(uid(&body), Some(expected));
         }
         assert_eq!(uid(b"{}"), None);
     }

@@ -52,8 +52,8 @@ pub(crate) async fn start_server(
         .args(["serve", handler.as_str(), "--listen", &address.to_string()])
         .arg("--certificates")
         .arg(identity.directory());
-    let injects = handler == Handler::Pullpass;
-    started(handler.as_str(), command, address, identity, injects).await
+    let (name, injects) = (handler.as_str(), handler.injects());
+    started(name, command, address, identity, injects).await
 }
 
 /// Builds the Go yardstick; nothing where Go is not installed.
