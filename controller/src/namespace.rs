@@ -208,10 +208,9 @@ impl Work {
                     .secrets
                     .patch_metadata(secret_name, &parameters, &patch);
                 let answer = self.write("secret", "clean", request).await?;
-                world.wrote_copy(
-                    &self.name,
-                    place.copy.as_ref().map(|copy| copy.cleaned(&answer)),
-                );
+                if let Some(copy) = &place.copy {
+                    world.wrote_copy(&self.name, copy.cleaned(&answer));
+                }
                 Ok(())
             }
             Operation::DeleteSecret(version) => {
@@ -225,7 +224,10 @@ impl Work {
                     Err(error) if error.is_not_found() => None,
                     Err(error) => return Err(error),
                 };
-                world.wrote_copy(&self.name, left);
+                match left {
+                    Some(copy) => world.wrote_copy(&self.name, copy),
+                    None => world.deleted_copy(&self.name, version),
+                }
                 Ok(())
             }
             Operation::ApplyAccess(version, content) => {
@@ -234,7 +236,7 @@ impl Work {
                 let parameters = PatchParams::apply(FIELD_MANAGER).force();
                 let request = self.accesses.patch(pull_access::NAME, &parameters, &patch);
                 let answer = self.write("pullaccess", "apply", request).await?;
-                world.wrote_access(&self.name, Some(Access::observe(answer)));
+                world.wrote_access(&self.name, Access::observe(answer));
                 Ok(())
             }
             Operation::DeleteAccess(version) => {
@@ -247,7 +249,10 @@ impl Work {
                     Err(error) if error.is_not_found() => None,
                     Err(error) => return Err(error),
                 };
-                world.wrote_access(&self.name, left);
+                match left {
+                    Some(access) => world.wrote_access(&self.name, access),
+                    None => world.deleted_access(&self.name, version),
+                }
                 Ok(())
             }
         }
@@ -271,7 +276,7 @@ impl Work {
         let request = self.secrets.patch_metadata(name, &parameters, &patch);
         let answer = self.write("secret", "apply", request).await?;
         let copy = Copy::applied(&answer, digest, place.copy.as_ref());
-        self.context.world.wrote_copy(&self.name, Some(copy));
+        self.context.world.wrote_copy(&self.name, copy);
         Ok(())
     }
 

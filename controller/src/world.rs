@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 #[cfg(test)]
 pub(crate) use self::known::Withheld;
 pub(crate) use self::known::{Findings, Known, Verdict};
+use self::own_objects::Told;
 pub(crate) use self::place::{Place, Standing};
 pub(crate) use self::settings::{PullSecrets, Settings};
 use self::shared_lists::SharedLists;
@@ -79,6 +80,7 @@ struct Inner {
     /// By Registry: what is left of its last good credential without what is withheld, and of which it is left.
     rests: HashMap<String, (Arc<Entries>, Arc<Entries>)>,
     places: HashMap<String, Place>,
+    told: Told,
     lists: SharedLists,
     webhook_configuration: Option<WebhookConfiguration>,
     rules: Arc<Rules>,

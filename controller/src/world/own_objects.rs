@@ -9,12 +9,23 @@ use super::{Inner, World};
 use crate::observed::{Access, AccessContent, Copy, Version};
 use crate::queue::Lane;
 
+/// How far the watches have told. Their news come in the order of resource versions, which count up over all objects of a
+/// kind, so what is not newer and not there has been deleted since.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    copies: Option<Version>,
+    accesses: Option<Version>,
+}
+
 /// What Pullpass keeps in a namespace, one of each kind.
 trait OwnObject: Sized {
     /// Where a place has it.
     fn slot(place: &mut Place) -> &mut Option<Self>;
 
     fn version(&self) -> &Version;
+
+    /// The latest that the watch has told of any object of the kind.
+    fn told(told: &mut Told) -> &mut Option<Version>;
 
     /// Takes its place, unless a later state is there.
     fn fold(self, namespace: String, inner: &mut Inner);
@@ -27,6 +38,10 @@ impl OwnObject for Copy {
 
     fn version(&self) -> &Version {
         &self.version
+    }
+
+    fn told(told: &mut Told) -> &mut Option<Version> {
+        &mut told.copies
     }
 
     /// What was once ours stays ours whatever becomes of its labels.
@@ -49,6 +64,10 @@ impl OwnObject for Access {
 
     fn version(&self) -> &Version {
         &self.version
+    }
+
+    fn told(told: &mut Told) -> &mut Option<Version> {
+        &mut told.accesses
     }
 
     fn fold(mut self, namespace: String, inner: &mut Inner) {
@@ -85,14 +104,24 @@ impl World {
         self.namespaces.add_all(touched, Lane::Bulk);
     }
 
-    /// The copy in a namespace was written, or is known to be gone.
-    pub(crate) fn wrote_copy(&self, namespace: &str, copy: Option<Copy>) {
+    /// The copy in a namespace was written.
+    pub(crate) fn wrote_copy(&self, namespace: &str, copy: Copy) {
         self.lock().fold_written(namespace, copy);
     }
 
-    /// The PullAccess in a namespace was written, or is known to be gone.
-    pub(crate) fn wrote_access(&self, namespace: &str, access: Option<Access>) {
+    /// The copy of which this was a version is gone.
+    pub(crate) fn deleted_copy(&self, namespace: &str, version: &Version) {
+        self.lock().fold_deleted::<Copy>(namespace, version);
+    }
+
+    /// The PullAccess in a namespace was written.
+    pub(crate) fn wrote_access(&self, namespace: &str, access: Access) {
         self.lock().fold_written(namespace, access);
+    }
+
+    /// The PullAccess of which this was a version is gone.
+    pub(crate) fn deleted_access(&self, namespace: &str, version: &Version) {
+        self.lock().fold_deleted::<Access>(namespace, version);
     }
 }
 
@@ -110,18 +139,18 @@ impl Inner {
                 }
                 for (namespace, object) in objects {
                     touched.push(namespace.clone());
+                    self.was_told::<T>(object.version());
                     object.fold(namespace, self);
                 }
             }
             Change::Applied((namespace, object)) => {
                 touched.push(namespace.clone());
+                self.was_told::<T>(object.version());
                 object.fold(namespace, self);
             }
             Change::Deleted((namespace, object)) => {
-                let is_it = |known: &mut T| known.version().uid == object.version().uid;
-                if let Some(place) = self.places.get_mut(&namespace)
-                    && T::slot(place).take_if(is_it).is_some()
-                {
+                self.was_told::<T>(object.version());
+                if self.fold_deleted::<T>(&namespace, object.version()) {
                     touched.push(namespace);
                 }
             }
@@ -130,15 +159,33 @@ impl Inner {
         touched
     }
 
-    fn fold_written<T: OwnObject>(&mut self, namespace: &str, written: Option<T>) {
-        match written {
-            Some(object) => object.fold(namespace.to_owned(), self),
-            None => {
-                if let Some(place) = self.places.get_mut(namespace) {
-                    *T::slot(place) = None;
-                }
-            }
+    fn was_told<T: OwnObject>(&mut self, version: &Version) {
+        let told = T::told(&mut self.told);
+        if told.as_ref().is_none_or(|told| version.is_newer_than(told)) {
+            *told = Some(version.clone());
         }
+    }
+
+    /// The answer to a write may come after the news of what became of the object since.
+    fn fold_written<T: OwnObject>(&mut self, namespace: &str, written: T) {
+        let is_there = self
+            .places
+            .get_mut(namespace)
+            .is_some_and(|place| T::slot(place).is_some());
+        let was_told = T::told(&mut self.told)
+            .as_ref()
+            .is_some_and(|told| !written.version().is_newer_than(told));
+        if is_there || !was_told {
+            written.fold(namespace.to_owned(), self);
+        }
+    }
+
+    /// Whether it was there.
+    fn fold_deleted<T: OwnObject>(&mut self, namespace: &str, version: &Version) -> bool {
+        let is_it = |known: &mut T| known.version().uid == version.uid;
+        self.places
+            .get_mut(namespace)
+            .is_some_and(|place| T::slot(place).take_if(is_it).is_some())
     }
 }
 
@@ -188,7 +235,7 @@ mod tests {
     #[test]
     fn what_was_written_is_not_undone_by_older_news() {
         let world = settled();
-        world.wrote_copy("team-a", Some(ours("u", 5)));
+        world.wrote_copy("team-a", ours("u", 5));
         world.copies_changed(Change::Applied(("team-a".into(), ours("u", 4))));
         assert_eq!(
             seen(&world).unwrap().version,
@@ -201,6 +248,36 @@ mod tests {
         world.copies_changed(Change::Deleted(("team-a".into(), ours("t", 3))));
         assert!(seen(&world).is_some());
         world.copies_changed(Change::Deleted(("team-a".into(), ours("u", 6))));
+        assert!(seen(&world).is_none());
+    }
+
+    #[test]
+    fn what_was_deleted_since_does_not_come_back_with_the_answer_to_a_write() {
+        let world = settled();
+        world.copies_changed(Change::Applied(("team-a".into(), ours("u", 4))));
+        // written as version 5, and deleted before the answer has come
+        world.copies_changed(Change::Applied(("team-a".into(), ours("u", 5))));
+        world.copies_changed(Change::Deleted(("team-a".into(), ours("u", 6))));
+        world.wrote_copy("team-a", ours("u", 5));
+        assert!(seen(&world).is_none());
+        // nor after the news of another namespace
+        world.copies_changed(Change::Applied(("team-b".into(), ours("w", 9))));
+        world.wrote_copy("team-a", ours("v", 8));
+        assert!(seen(&world).is_none());
+        world.wrote_copy("team-a", ours("v", 10));
+        assert_eq!(seen(&world).unwrap().version.uid, "v");
+    }
+
+    #[test]
+    fn a_deletion_says_nothing_of_what_came_after_it() {
+        let world = settled();
+        world.copies_changed(Change::Applied(("team-a".into(), ours("u", 1))));
+        let deleted = seen(&world).unwrap().version;
+        world.copies_changed(Change::Applied(("team-a".into(), copy("v", 3, json!({})))));
+        world.deleted_copy("team-a", &deleted);
+        assert_eq!(seen(&world).unwrap().version.uid, "v");
+        let version = seen(&world).unwrap().version;
+        world.deleted_copy("team-a", &version);
         assert!(seen(&world).is_none());
     }
 
