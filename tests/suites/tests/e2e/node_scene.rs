@@ -48,6 +48,31 @@ impl NodeScene {
         cluster.join("nodes").join(NODE_1).join("kubelet")
     }
 
+    /// What kubelet's provider configuration on a node says.
+    pub(crate) fn provider_config(&self, node: &str) -> String {
+        let cluster = self.scene.cluster.cluster().directory();
+        let file = "kubernetes/credential-providers/config.yaml";
+        fs::read_to_string(cluster.join("nodes").join(node).join(file)).unwrap()
+    }
+
+    /// Has nodes give the Registry's credential to the namespaces that it selects alone, and makes one of them.
+    pub(crate) async fn allows_a_namespace(&self) -> String {
+        let auto = json!({"access": {"nodes": "Auto"}});
+        registries::patch(&self.scene.cluster, &self.scene.name, &auto).await;
+        self.scene.namespace("a").await
+    }
+
+    /// The chart's values for mode `credentialProvider` here.
+    pub(crate) fn plugin_values(&self) -> [String; 4] {
+        let (_, port) = self.scene.host().rsplit_once(':').unwrap();
+        [
+            "nodeAgent.enabled=true".into(),
+            "nodeAgent.mode=credentialProvider".into(),
+            "nodeAgent.credentialProvider.configFile=config.yaml".into(),
+            format!("nodeAgent.credentialProvider.ports={{{port}}}"),
+        ]
+    }
+
     /// Runs `helm upgrade` with these values.
     pub(crate) async fn switch(&self, values: &[&str]) {
         self.scene.cluster.upgrade_with(values).await;

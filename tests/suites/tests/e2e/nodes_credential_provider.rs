@@ -5,7 +5,6 @@ use std::fs;
 
 use pullpass_harness::{NODE_1, name};
 use pullpass_suites::{pods, registries};
-use serde_json::json;
 
 use crate::node_scene::{NodeScene, ROLLED_OUT};
 
@@ -13,23 +12,15 @@ use crate::node_scene::{NodeScene, ROLLED_OUT};
 async fn the_chart_brings_the_plugin_and_takes_it_away() {
     let nodes = NodeScene::new().await;
     let scene = &nodes.scene;
-    let auto = json!({"access": {"nodes": "Auto"}});
-    registries::patch(&scene.cluster, &scene.name, &auto).await;
-    let allowed = scene.namespace("a").await;
+    let allowed = nodes.allows_a_namespace().await;
     let cluster = scene.cluster.cluster().directory();
     let directory = cluster.join("nodes/node-1/kubernetes/credential-providers");
-    let config = || fs::read_to_string(directory.join("config.yaml")).unwrap();
+    let config = || nodes.provider_config(NODE_1);
     let before = config();
     nodes.is_refused().await;
 
-    let (_, port) = scene.host().rsplit_once(':').unwrap();
-    let ports = format!("nodeAgent.credentialProvider.ports={{{port}}}");
-    let on = [
-        "nodeAgent.enabled=true",
-        "nodeAgent.mode=credentialProvider",
-        "nodeAgent.credentialProvider.configFile=config.yaml",
-        &ports,
-    ];
+    let plugin = nodes.plugin_values();
+    let on = plugin.each_ref().map(String::as_str);
     // an agent whose kubelet has not read the configuration is not ready, and Helm waits for it
     let restarting = async {
         nodes

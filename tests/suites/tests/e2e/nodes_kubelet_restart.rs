@@ -1,14 +1,10 @@
 //! The one restart of kubelet that mode `credentialProvider` needs, by the agents of two nodes: one after the other, while a
 //! node that lags behind keeps nobody else from being served.
 
-use std::fs;
-use std::path::PathBuf;
-
 use kube::Api;
 use pullpass_api::Registry;
 use pullpass_harness::{NODE_1, NODE_2, eventually};
 use pullpass_suites::registries;
-use serde_json::json;
 
 use crate::node_scene::{NodeScene, ROLLED_OUT};
 use crate::systemd_stand_in::SystemdStandIn;
@@ -16,13 +12,6 @@ use crate::systemd_stand_in::SystemdStandIn;
 const NODES: [&str; 2] = [NODE_1, NODE_2];
 
 impl NodeScene {
-    fn provider_config(&self, node: &str) -> String {
-        let cluster = self.scene.cluster.cluster().directory();
-        let node = cluster.join("nodes").join(node);
-        let file: PathBuf = node.join("kubernetes/credential-providers/config.yaml");
-        fs::read_to_string(file).unwrap()
-    }
-
     /// Waits until the Registry says how many of the two nodes hold its credential.
     async fn are_ready(&self, ready: i32, condition: &str) {
         let registries: Api<Registry> = self.scene.cluster.all();
@@ -45,21 +34,14 @@ impl NodeScene {
 async fn the_agents_restart_one_kubelet_after_the_other() {
     let nodes = NodeScene::new().await;
     let scene = &nodes.scene;
-    let auto = json!({"access": {"nodes": "Auto"}});
-    registries::patch(&scene.cluster, &scene.name, &auto).await;
-    let allowed = scene.namespace("a").await;
+    let allowed = nodes.allows_a_namespace().await;
     nodes.second_node_joins().await;
     let before = NODES.map(|node| nodes.provider_config(node));
 
-    let (_, port) = scene.host().rsplit_once(':').unwrap();
-    let ports = format!("nodeAgent.credentialProvider.ports={{{port}}}");
-    let on = [
-        "nodeAgent.enabled=true",
-        "nodeAgent.mode=credentialProvider",
-        "nodeAgent.credentialProvider.configFile=config.yaml",
-        "nodeAgent.credentialProvider.kubeletRestart=WhenNeeded",
-        &ports,
-    ];
+    let plugin = nodes.plugin_values();
+    let restart = "nodeAgent.credentialProvider.kubeletRestart=WhenNeeded";
+    let on = plugin.each_ref().map(String::as_str);
+    let on = [&on[..], &[restart]].concat();
     let cluster = scene.cluster.cluster();
     let rolling_out = async {
         // a node without a bus takes no turn from the other
