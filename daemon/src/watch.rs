@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;
 use http::Request;
 use kube::client::Body;
@@ -29,7 +28,15 @@ use tower::service_fn;
 use crate::deadline::{
     ANSWER_TIMEOUT, BODY_IDLE_TIMEOUT, BoundedBody, OnIdle, answer_within, is_watch,
 };
-use crate::error::{BoxError, chain};
+use crate::error::BoxError;
+
+mod failure;
+mod pauses;
+#[cfg(test)]
+mod tests;
+
+use failure::Reason;
+use pauses::Pauses;
 
 /// Without any answer from the API server for so long, a new process with new connections is worth a try.
 pub const UNANSWERED: Duration = Duration::from_secs(300);
@@ -42,11 +49,6 @@ const WATCH_TIMEOUT_SECONDS: u32 = 290;
 /// cacher). A connection that has been silent for longer is half-open, or its watch has nothing to tell: in
 /// either case a new request from the same resource version costs little and settles it.
 const WATCH_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-
-/// First and longest wait after a failure. Jitter adds up to as much again; after an outage everything has to
-/// be as it should within half a minute.
-const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(8);
 
 /// What happened to the objects of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +136,8 @@ struct Record {
     contact: AtomicU64,
     answer: AtomicU64,
     synced: flag::Sender<bool>,
+    /// shared by all watches
+    granted: flag::Sender<()>,
     last_contact: Gauge,
     synced_gauge: IntGauge,
     errors: IntCounterVec,
@@ -224,6 +228,7 @@ impl Record {
                 let granted = answer.status().is_success();
                 if granted {
                     record.contacted();
+                    record.granted.send_replace(());
                 } else {
                     record.answered();
                 }
@@ -244,6 +249,7 @@ impl Record {
 #[derive(Debug, Clone)]
 pub struct Watches {
     records: Arc<Mutex<BTreeMap<&'static str, Arc<Record>>>>,
+    granted: flag::Sender<()>,
     last_contact: GaugeVec,
     synced: IntGaugeVec,
     errors: IntCounterVec,
@@ -287,6 +293,7 @@ impl Watches {
         registry.register(Box::new(errors.clone()))?;
         Ok(Self {
             records: Arc::default(),
+            granted: flag::Sender::default(),
             last_contact,
             synced,
             errors,
@@ -400,6 +407,7 @@ impl Watches {
             contact: AtomicU64::new(0),
             answer: AtomicU64::new(0),
             synced: flag::Sender::new(false),
+            granted: self.granted.clone(),
             last_contact: self.last_contact.with_label_values(&[name]),
             synced_gauge: self.synced.with_label_values(&[name]),
             errors: self.errors.clone(),
@@ -423,16 +431,6 @@ struct Fold<V, P, F> {
     listed: Vec<V>,
 }
 
-/// What becomes of the watcher after an event or an error.
-enum Next {
-    /// All is well.
-    Continue,
-    /// It recovers by itself, after a pause.
-    Pause,
-    /// It would go on from a place that does not exist any more: list anew, after a pause.
-    Relist,
-}
-
 impl<V, P, F> Fold<V, P, F> {
     async fn follow<K>(mut self, api: Api<K>, config: watcher::Config, stop: CancellationToken)
     where
@@ -440,7 +438,7 @@ impl<V, P, F> Fold<V, P, F> {
         P: FnMut(K) -> V,
         F: FnMut(Change<V>),
     {
-        let mut backoff = backoff();
+        let mut pauses = Pauses::new(self.record.granted.subscribe());
         while !stop.is_cancelled() {
             let mut events = pin!(watcher(api.clone(), config.clone()));
             loop {
@@ -448,25 +446,22 @@ impl<V, P, F> Fold<V, P, F> {
                     () = stop.cancelled() => return,
                     event = events.next() => event,
                 };
-                let next = match event {
+                let failed = match event {
                     Some(Ok(event)) => {
                         if self.event(event) {
-                            backoff = self::backoff();
+                            pauses.reset();
                         }
-                        Next::Continue
+                        continue;
                     }
                     Some(Err(error)) => self.error(&error),
-                    None => Next::Relist,
+                    // it never ends by itself
+                    None => break,
                 };
-                if matches!(next, Next::Continue) {
-                    continue;
-                }
-                let pause = backoff.next().unwrap_or(BACKOFF_LONGEST);
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(pause) => {}
+                    () = pauses.pause(failed) => {}
                 }
-                if matches!(next, Next::Relist) {
+                if failed.needs_a_list() {
                     break;
                 }
             }
@@ -498,7 +493,7 @@ impl<V, P, F> Fold<V, P, F> {
         true
     }
 
-    fn error(&self, error: &watcher::Error) -> Next {
+    fn error(&self, error: &watcher::Error) -> Reason {
         let reason = Reason::of(error);
         self.record
             .errors
@@ -507,108 +502,9 @@ impl<V, P, F> Fold<V, P, F> {
         tracing::warn!(
             watch = self.record.name,
             reason = reason.label(),
-            error = told(error),
+            error = failure::told(error),
             "watch interrupted, what is known stays as it is"
         );
-        match reason {
-            // What the watcher would resume from is gone, may have been another resource's, or was not understood:
-            // an event that is skipped would be missing for ever.
-            Reason::Gone | Reason::NotFound | Reason::Refused | Reason::Decode => Next::Relist,
-            Reason::Throttled | Reason::Server | Reason::Connection => Next::Pause,
-        }
+        reason
     }
 }
-
-fn backoff() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(BACKOFF_FIRST)
-        .with_max_delay(BACKOFF_LONGEST)
-        .with_jitter()
-        .without_max_times()
-        .build()
-}
-
-/// What went wrong. Of an answer that was not understood only the place is told: its content may be a Secret's.
-fn told(error: &watcher::Error) -> String {
-    if let watcher::Error::InitialListFailed(kube::Error::SerdeError(error))
-    | watcher::Error::WatchStartFailed(kube::Error::SerdeError(error))
-    | watcher::Error::WatchFailed(kube::Error::SerdeError(error)) = error
-    {
-        let (line, column) = (error.line(), error.column());
-        return format!(
-            "the answer is not what was asked for, from line {line}, column {column} on"
-        );
-    }
-    chain(error)
-}
-
-/// Why a list or watch failed: the closed set of the metric's label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reason {
-    /// 410: the resource version is too old.
-    Gone,
-    /// 404: no such resource, for instance because its CRD is not installed.
-    NotFound,
-    /// 401, 403, and other refusals.
-    Refused,
-    /// 429.
-    Throttled,
-    /// 5xx.
-    Server,
-    /// The answer is not what was asked for.
-    Decode,
-    /// No answer, or it broke off.
-    Connection,
-}
-
-impl Reason {
-    fn of(error: &watcher::Error) -> Self {
-        match error {
-            watcher::Error::InitialListFailed(error)
-            | watcher::Error::WatchStartFailed(error)
-            | watcher::Error::WatchFailed(error) => Self::of_client(error),
-            watcher::Error::WatchError(status) => Self::of_code(status.code),
-            watcher::Error::NoResourceVersion => Self::Decode,
-        }
-    }
-
-    fn of_client(error: &kube::Error) -> Self {
-        if let kube::Error::Api(status) = error {
-            Self::of_code(status.code)
-        } else if let kube::Error::SerdeError(_)
-        | kube::Error::FromUtf8(_)
-        | kube::Error::LinesCodecMaxLineLengthExceeded = error
-        {
-            Self::Decode
-        } else {
-            Self::Connection
-        }
-    }
-
-    fn of_code(code: u16) -> Self {
-        match code {
-            // kube reads a line that is no event as a status, and every field of a status may be left out
-            0 => Self::Decode,
-            410 => Self::Gone,
-            404 => Self::NotFound,
-            429 => Self::Throttled,
-            400..500 => Self::Refused,
-            _ => Self::Server,
-        }
-    }
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Gone => "gone",
-            Self::NotFound => "not_found",
-            Self::Refused => "refused",
-            Self::Throttled => "throttled",
-            Self::Server => "server",
-            Self::Decode => "decode",
-            Self::Connection => "connection",
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

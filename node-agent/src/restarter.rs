@@ -89,29 +89,10 @@ impl Restarter {
         configuration: &str,
         unchanged_for: Duration,
     ) -> Result<Option<String>, Missed> {
-        match turn(&lease, &self.node, configuration, unchanged_for) {
-            Turn::Free => {
-                // no other node waits for this one's bus
-                let systemd = Systemd::connect(&self.socket).await?;
-                let lease = self.turn.take(lease).await?;
-                self.restart(&systemd, lease, configuration).await?;
-                Ok(None)
-            }
-            Turn::Ours => match Systemd::connect(&self.socket).await {
-                Ok(systemd) => {
-                    self.restart(&systemd, lease, configuration).await?;
-                    Ok(None)
-                }
-                Err(error) => {
-                    self.turn.give_back(lease).await?;
-                    Err(error.into())
-                }
-            },
-            Turn::Waiting { node } => {
-                tracing::info!(node, "another node restarts its kubelet");
-                Ok(Some(format!("the node {node} restarts its kubelet first")))
-            }
-            Turn::Stopped { node } => {
+        let turn = turn(&lease, &self.node, configuration, unchanged_for);
+        // a node that cannot restart its kubelet says so whoever's turn it is, and no other waits for it
+        match (turn, Systemd::connect(&self.socket).await) {
+            (Turn::Stopped { node }, _) => {
                 tracing::warn!(
                     node,
                     "kubelet of that node did not come back with this configuration: no other is restarted"
@@ -119,6 +100,24 @@ impl Restarter {
                 Ok(Some(format!(
                     "no other node is restarted after kubelet of {node} did not come back with this configuration"
                 )))
+            }
+            (Turn::Ours, Err(error)) => {
+                self.turn.give_back(lease).await?;
+                Err(error.into())
+            }
+            (Turn::Free | Turn::Waiting { .. }, Err(error)) => Err(error.into()),
+            (Turn::Waiting { node }, Ok(_)) => {
+                tracing::info!(node, "another node restarts its kubelet");
+                Ok(Some(format!("the node {node} restarts its kubelet first")))
+            }
+            (Turn::Free, Ok(systemd)) => {
+                let lease = self.turn.take(lease).await?;
+                self.restart(&systemd, lease, configuration).await?;
+                Ok(None)
+            }
+            (Turn::Ours, Ok(systemd)) => {
+                self.restart(&systemd, lease, configuration).await?;
+                Ok(None)
             }
         }
     }
@@ -227,6 +226,18 @@ mod tests {
             .await;
         assert!(matches!(missed, Err(Missed::Bus(_))), "{missed:?}");
         assert!(written.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_node_without_a_bus_does_not_say_that_it_waits_for_others() {
+        let (client, written) = api();
+        let restarter = restarter(Api::namespaced(client.clone(), "nodes"));
+        let other = RestartTurn::new(Api::namespaced(client, "nodes"), "b");
+        let taken = other.take(Lease::default()).await.unwrap();
+        let missed = restarter.restart_in_turn(taken, "x", Duration::ZERO).await;
+        assert!(matches!(missed, Err(Missed::Bus(_))), "{missed:?}");
+        let written = written.lock().unwrap().len();
+        assert_eq!(written, 1, "the other's turn is left alone");
     }
 
     #[tokio::test]

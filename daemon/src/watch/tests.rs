@@ -329,7 +329,7 @@ async fn a_server_that_says_no_is_not_silent_but_not_fresh_either() {
         watched.list().await.refuse(403);
     }
     assert!(watched.freshness.age() >= Duration::from_secs(120));
-    assert!(watched.freshness.unanswered() <= BACKOFF_LONGEST * 2);
+    assert!(watched.freshness.unanswered() <= pauses::LONGEST * 2);
     assert_eq!(
         watched.watches.check_answered(Duration::from_secs(30)),
         Ok(())
@@ -352,13 +352,13 @@ async fn failures_are_spaced_and_recovery_comes_within_half_a_minute() {
         times.push(Instant::now());
         attempt.refuse(status);
     }
-    let pauses: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(pauses[0] >= BACKOFF_FIRST, "{pauses:?}");
+    let waits: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits[0] >= pauses::FIRST, "{waits:?}");
     assert!(
-        pauses.iter().all(|pause| *pause < Duration::from_secs(20)),
-        "{pauses:?}"
+        waits.iter().all(|wait| *wait < Duration::from_secs(20)),
+        "{waits:?}"
     );
-    assert!(pauses[8] >= BACKOFF_LONGEST, "{pauses:?}");
+    assert!(waits[8] >= pauses::LONGEST, "{waits:?}");
     // an event ends the row
     let stream = watched.watch("10").await.stream(200, &[]);
     stream.event("ADDED", &object("b", "11"));
@@ -368,7 +368,7 @@ async fn failures_are_spaced_and_recovery_comes_within_half_a_minute() {
     drop(stream);
     watched.watch("11").await.stream(200, &[]);
     assert!(
-        failed.elapsed() <= BACKOFF_FIRST * 2 + Duration::from_millis(1),
+        failed.elapsed() <= pauses::FIRST * 2 + Duration::from_millis(1),
         "{:?}",
         failed.elapsed()
     );
@@ -412,4 +412,81 @@ async fn a_list_that_fails_half_way_leaves_nothing_behind() {
         again.json(200, &list("20", &[object("a", "2")]));
         assert_eq!(watched.change().await, restarted(&["a@2"]));
     }
+}
+
+/// Fails the watch until its pauses are the longest.
+async fn worn_out(watched: &mut Watched) {
+    for _ in 0..8 {
+        watched.watch("10").await.refuse(500);
+    }
+}
+
+const SOON: Duration = Duration::from_millis(1001);
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_has_forgotten_is_asked_for_a_list_soon() {
+    let (mut watched, stream) = Watched::synced().await;
+    drop(stream);
+    worn_out(&mut watched).await;
+    // it is back: the place is gone, nothing is wrong
+    let stream = watched.watch("10").await.stream(200, &[]);
+    stream.event("ERROR", &failure(410));
+    let back = Instant::now();
+    watched.list().await.json(200, &list("3", &[]));
+    assert_eq!(watched.change().await, restarted(&[]));
+    assert!(back.elapsed() <= SOON, "{:?}", back.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_long_ago_lengthens_no_pause() {
+    let (mut watched, stream) = Watched::synced().await;
+    drop(stream);
+    worn_out(&mut watched).await;
+    let stream = watched.watch("10").await.stream(200, &[]);
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        stream.event("BOOKMARK", &bookmark("10"));
+    }
+    stream.reset();
+    let broken = Instant::now();
+    watched.watch("10").await.stream(200, &[]);
+    assert!(broken.elapsed() <= SOON, "{:?}", broken.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_granted_to_one_watch_ends_the_pauses_of_the_others() {
+    let (mut watched, stream) = Watched::synced().await;
+    drop(stream);
+    worn_out(&mut watched).await;
+    let (client, mut other_api) = ScriptedApi::start();
+    let (_other, work) = watched
+        .watches
+        .add(
+            WatchSpec::new("others"),
+            &client,
+            Api::<ConfigMap>::all,
+            |_| (),
+            |_| (),
+            watched.stop.clone(),
+        )
+        .unwrap();
+    watched.watch("10").await.refuse(500);
+    tokio::time::sleep(pauses::FIRST).await;
+    let paused = Instant::now();
+    tokio::spawn(work);
+    other_api.next().await.json(200, &list("10", &[]));
+    let again = watched.watch("10").await;
+    assert!(paused.elapsed() <= SOON, "{:?}", paused.elapsed());
+
+    // an API server that asks for a slower pace gets it
+    again.refuse(429);
+    let throttled = Instant::now();
+    tokio::time::sleep(pauses::FIRST).await;
+    let _stream = other_api.next().await.stream(200, &[]);
+    drop(watched.watch("10").await);
+    assert!(
+        throttled.elapsed() >= pauses::LONGEST,
+        "{:?}",
+        throttled.elapsed()
+    );
 }

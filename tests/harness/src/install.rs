@@ -33,6 +33,9 @@ const FIELD_MANAGER: &str = "pullpass-tests";
 /// How long kube-proxy may take to hear of pods that are ready. Below a second on an idle machine.
 const REACHABLE: Duration = Duration::from_secs(60);
 
+/// How long the pods of a node that is gone may stay: Kubernetes looks for them every 20 s, and waits 40 s.
+const GOING: Duration = Duration::from_secs(180);
+
 /// All images, each an OCI archive.
 const ARCHIVES: [&str; 3] = [
     "target/images/webhook.tar",
@@ -78,15 +81,32 @@ async fn release(server: &ApiServer) -> Option<(String, u64)> {
 /// Takes an upgrade back that a failed test has left. Helm begins no other beside one that was cut off, and after one that
 /// failed the next leaves behind what that one has made.
 async fn take_back_failed_upgrade(server: &ApiServer) -> Result<()> {
-    match release(server).await {
-        Some((status, revision))
-            if revision > 1 && ["failed", "pending-upgrade"].contains(&status.as_str()) =>
-        {
-            let arguments = ["rollback", RELEASE, "--namespace", SYSTEM_NAMESPACE];
-            server.cluster().helm(&arguments).await.map(drop)
-        }
-        _ => Ok(()),
+    if let Some((status, revision)) = release(server).await
+        && revision > 1
+        && ["failed", "pending-upgrade"].contains(&status.as_str())
+    {
+        let arguments = ["rollback", RELEASE, "--namespace", SYSTEM_NAMESPACE];
+        server.cluster().helm(&arguments).await?;
     }
+    Ok(())
+}
+
+/// Waits until the agents' namespace, if it is going, is gone: nothing can be made in it until then. That takes a while
+/// after a node with an agent on it was taken away.
+async fn agents_are_gone_if_going(server: &ApiServer) {
+    let namespaces: Api<Namespace> = server.all();
+    eventually(
+        GOING,
+        "the agents' namespace is not being deleted",
+        async || match namespaces.get_opt(objects::NODES_NAMESPACE).await {
+            Ok(Some(found)) if found.metadata.deletion_timestamp.is_some() => {
+                Err("it is".to_owned())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        },
+    )
+    .await;
 }
 
 /// Installs or upgrades, and waits until every replica is ready. Does nothing where nothing has changed.
@@ -98,6 +118,7 @@ pub(crate) async fn install(server: &ApiServer) -> Result<()> {
     load_images(server).await?;
     enforce_restricted_profile(server).await?;
     take_back_failed_upgrade(server).await?;
+    agents_are_gone_if_going(server).await;
     upgrade(server, &[]).await?;
     record(server, &wanted).await
 }

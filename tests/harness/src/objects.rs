@@ -12,6 +12,9 @@ use kube::Error;
 /// The namespace that Pullpass is installed in.
 pub const SYSTEM_NAMESPACE: &str = "pullpass-system";
 
+/// The namespace of the node agents.
+pub const NODES_NAMESPACE: &str = "pullpass-nodes";
+
 /// The name of the Secret and of the PullAccess that every selected namespace has.
 pub const PULL_SECRET: &str = "pullpass";
 

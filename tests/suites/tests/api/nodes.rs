@@ -9,13 +9,12 @@ use kube::{Api, Client, ResourceExt as _};
 use pullpass_api::{NodePullAccess, Registry};
 use pullpass_core::bundle::Bundle;
 use pullpass_harness::attempt::Attempt;
-use pullpass_harness::objects::SYSTEM_NAMESPACE;
+use pullpass_harness::objects::{NODES_NAMESPACE, SYSTEM_NAMESPACE};
 use pullpass_harness::{Lease, eventually, lease, stays};
 use pullpass_suites::copies::{self, CONVERGENCE, LONG_ENOUGH, has_login};
 use pullpass_suites::registries::{self, has_condition};
 use serde_json::{Value, json};
 
-const NODES: &str = "pullpass-nodes";
 const AGENT: &str = "pullpass-node-agent";
 const TAINT: &str = "pullpass.dev/agent-not-ready";
 const STATES: &str = "/apis/pullpass.dev/v1alpha1/namespaces/pullpass-nodes/nodepullaccesses";
@@ -30,7 +29,7 @@ async fn node(server: &Lease, name: &str, taints: Value) -> Node {
 
 /// A client with the token that kubelet gives to the agent's pod on a node.
 async fn agent_on(server: &Lease, node: &str) -> Client {
-    let pods: Api<Pod> = server.of(NODES);
+    let pods: Api<Pod> = server.of(NODES_NAMESPACE);
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": format!("agent-{node}")},
@@ -42,7 +41,7 @@ async fn agent_on(server: &Lease, node: &str) -> Client {
     });
     let pod: Pod = serde_json::from_value(pod).unwrap();
     let pod = pods.create(&PostParams::default(), &pod).await.unwrap();
-    let accounts: Api<ServiceAccount> = server.of(NODES);
+    let accounts: Api<ServiceAccount> = server.of(NODES_NAMESPACE);
     let request: TokenRequest = serde_json::from_value(json!({
         "spec": {"audiences": [], "expirationSeconds": 600, "boundObjectRef": {
             "apiVersion": "v1", "kind": "Pod", "name": pod.name_any(), "uid": pod.uid().unwrap(),
@@ -66,14 +65,14 @@ fn state(node: &str, held: &BTreeMap<String, u64>) -> Value {
         .collect();
     json!({
         "apiVersion": "pullpass.dev/v1alpha1", "kind": "NodePullAccess",
-        "metadata": {"name": node, "namespace": NODES},
+        "metadata": {"name": node, "namespace": NODES_NAMESPACE},
         "mode": "DockerConfig", "state": "Ready", "reason": "OnEveryNode",
         "held": held, "effectiveAt": "2026-01-01T00:05:00Z",
     })
 }
 
 async fn tell(server: &Lease, state: &Value) {
-    let states: Api<NodePullAccess> = server.of(NODES);
+    let states: Api<NodePullAccess> = server.of(NODES_NAMESPACE);
     let name = state["metadata"]["name"].as_str().unwrap();
     let manager = PatchParams::apply("pullpass-tests").force();
     states
@@ -83,7 +82,7 @@ async fn tell(server: &Lease, state: &Value) {
 }
 
 async fn bundle(server: &Lease, name: &str) -> Result<(Secret, Bundle), String> {
-    let secrets: Api<Secret> = server.of(NODES);
+    let secrets: Api<Secret> = server.of(NODES_NAMESPACE);
     let secret = secrets.get_opt(name).await.map_err(|e| e.to_string())?;
     let secret = secret.ok_or(format!("there is no Secret {name}"))?;
     let content = &secret.data.as_ref().ok_or("no data")?["bundle.json"].0;
@@ -129,7 +128,7 @@ async fn a_node_tells_of_itself_alone() {
     let b = node(&server, "node-b", json!([])).await;
     let on_a = agent_on(&server, "node-a").await;
     let on_b = agent_on(&server, "node-b").await;
-    let somewhere = server.as_service_account(NODES, AGENT).await;
+    let somewhere = server.as_service_account(NODES_NAMESPACE, AGENT).await;
     server.policies_are_in_force().await;
 
     let apply = |name: &str, owner: Option<(&str, &Node)>| {
@@ -289,7 +288,7 @@ async fn the_bundle_follows_policy_and_credentials_and_not_namespaces() {
     .await;
     assert_eq!(changed.uid(), wide.uid());
     // somebody else's content does not stay, and is told from ours by its generation
-    let secrets: Api<Secret> = server.of(NODES);
+    let secrets: Api<Secret> = server.of(NODES_NAMESPACE);
     let nothing = json!({"data": {"bundle.json": "e30="}});
     secrets
         .patch(
@@ -479,7 +478,7 @@ async fn in_the_agents_namespace_the_controller_writes_bundles_alone() {
     let apply = |name: &str, kind: &str, annotations: Value| {
         let object = json!({
             "apiVersion": "v1", "kind": "Secret",
-            "metadata": {"name": name, "namespace": NODES, "annotations": annotations},
+            "metadata": {"name": name, "namespace": NODES_NAMESPACE, "annotations": annotations},
             "type": kind, "data": {"bundle.json": "e30="},
         });
         Attempt::apply(&format!("{BUNDLES}/{name}"), "pullpass-controller", &object)

@@ -9,16 +9,13 @@ use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use pullpass_api::NodePullAccess;
 use pullpass_api::node_pull_access::NodePullAccessFields;
-use pullpass_harness::objects::base64;
+use pullpass_harness::objects::{NODES_NAMESPACE, base64};
 use pullpass_harness::registry::User;
 use pullpass_harness::{Exclusive, NODE_1, NODE_2, eventually, exclusive, name};
 use pullpass_suites::{pods, registries};
 use serde_json::{Value, json};
 
 use crate::scene::Scene;
-
-/// The agent's namespace.
-pub(crate) const NAMESPACE: &str = "pullpass-nodes";
 
 /// The taint of a second node.
 const RESERVED: &str = "tests.pullpass.dev/reserved";
@@ -89,7 +86,7 @@ impl NodeScene {
 
     /// Waits until a node's state or its reason is this, or its message has it.
     pub(crate) async fn node_says(&self, node: &str, wanted: &str, within: Duration) {
-        let states: Api<NodePullAccess> = self.scene.cluster.of(NAMESPACE);
+        let states: Api<NodePullAccess> = self.scene.cluster.of(NODES_NAMESPACE);
         eventually(within, &format!("{node} says {wanted}"), async || {
             let found = states.get(node).await.map_err(|error| error.to_string())?;
             let NodePullAccessFields {
@@ -186,7 +183,7 @@ impl NodeScene {
 
     /// The agent's pod is replaced by another one.
     pub(crate) async fn replace_agent(&self) {
-        let pods: Api<Pod> = self.scene.cluster.of(NAMESPACE);
+        let pods: Api<Pod> = self.scene.cluster.of(NODES_NAMESPACE);
         let before = pods.list(&ListParams::default()).await.unwrap().items;
         for pod in &before {
             let parameters = DeleteParams::default();
@@ -207,7 +204,7 @@ impl NodeScene {
 
     /// The node itself starts anew, with everything that runs on it.
     pub(crate) async fn restart_node(&self) {
-        let pods: Api<Pod> = self.scene.cluster.of(NAMESPACE);
+        let pods: Api<Pod> = self.scene.cluster.of(NODES_NAMESPACE);
         let started = async || {
             let pods = pods.list(&ListParams::default()).await;
             let pods = pods.map_err(|error| error.to_string())?.items;
@@ -240,7 +237,7 @@ impl NodeScene {
         eventually(
             ROLLED_OUT,
             "the agent's namespace is gone",
-            async || match namespaces.get_opt(NAMESPACE).await {
+            async || match namespaces.get_opt(NODES_NAMESPACE).await {
                 Ok(None) => Ok(()),
                 Ok(Some(_)) => Err("it is there".to_owned()),
                 Err(error) => Err(error.to_string()),
