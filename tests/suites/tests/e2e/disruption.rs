@@ -1,28 +1,31 @@
 //! Parts of Pullpass or of the cluster go away for a while: no pod is refused, and all goes on after.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
-use pullpass_harness::objects::{PULL_SECRET, SYSTEM_NAMESPACE};
+use pullpass_harness::objects::SYSTEM_NAMESPACE;
 use pullpass_harness::{Exclusive, eventually, exclusive};
 use pullpass_suites::copies::{CONVERGENCE, has_login};
-use pullpass_suites::{pods, registries};
+use pullpass_suites::registries;
 use tokio::time::MissedTickBehavior;
 
 use crate::scene::{POD, Scene, state};
-use crate::steady::{Stream, Tally, unscheduled};
+use crate::steady::{Stream, Tally};
 
 /// How often replicas are killed.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// The metric of each watch, before its label.
+const LAST_CONTACT: &str = "pullpass_watch_last_contact_timestamp_seconds";
 
 /// Promise R1, for as long as `make test` has time.
 #[tokio::test]
 async fn no_pod_is_refused_whatever_goes_away() {
     let scene = Scene::on(exclusive().await).await;
-    let namespace = injected_namespace(&scene).await;
+    let namespace = scene.injected_namespace("a").await;
     println!("{}", disturb(&scene, &namespace, 4).await);
 }
 
@@ -35,7 +38,7 @@ async fn soak() {
     let duration: jiff::SignedDuration = duration.parse().expect("DURATION is one such as 5m");
     let duration = Duration::try_from(duration).expect("DURATION is not negative");
     let scene = Scene::on(exclusive().await).await;
-    let namespace = injected_namespace(&scene).await;
+    let namespace = scene.injected_namespace("a").await;
     let start = Instant::now();
     let mut round = 0;
     while start.elapsed() < duration {
@@ -46,35 +49,6 @@ async fn soak() {
             start.elapsed().as_secs()
         );
     }
-}
-
-/// A namespace whose pods are injected.
-async fn injected_namespace(scene: &Scene<Exclusive>) -> String {
-    let namespace = scene.namespace("a").await;
-    scene.cluster.has_account(&namespace).await;
-    scene.has_login(&namespace).await;
-    injects(scene, &namespace).await;
-    namespace
-}
-
-/// Waits until a pod that is tried is injected.
-async fn injects(scene: &Scene<Exclusive>, namespace: &str) {
-    let pods: Api<Pod> = scene.cluster.of(namespace);
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
-    eventually(POD, "the webhook injects", async || {
-        let pod = pods
-            .create(&dry_run, &unscheduled("tried"))
-            .await
-            .map_err(|error| error.to_string())?;
-        match pods::pull_secrets(&pod) {
-            names if names == [PULL_SECRET] => Ok(()),
-            names => Err(format!("{names:?}")),
-        }
-    })
-    .await;
 }
 
 /// Creates pods while replicas are killed, both Deployments are rolled out anew, and the API server restarts. Every pod
@@ -88,9 +62,10 @@ async fn disturb(scene: &Scene<Exclusive>, namespace: &str, kills: usize) -> Str
         roll_out(scene).await;
         let rolled_out = stream.tally();
         stream.server_is_away(true);
-        restart_api_server(scene).await;
+        let back = restart_api_server(scene).await;
         all_run(scene).await;
-        injects(scene, namespace).await;
+        all_follow(scene, back).await;
+        scene.injects(namespace).await;
         stream.server_is_away(false);
         stream.end();
         (killed, rolled_out)
@@ -202,11 +177,50 @@ fn is_rolled_out(deployment: &Deployment) -> bool {
     })
 }
 
-async fn restart_api_server(scene: &Scene<Exclusive>) {
+/// Returns when it answered again.
+async fn restart_api_server(scene: &Scene<Exclusive>) -> SystemTime {
     let cluster = scene.cluster.cluster();
     cluster.restart("kube-apiserver").await.unwrap();
     eventually(CONVERGENCE, "the API server answers", async || {
         scene.cluster.client().apiserver_version().await
+    })
+    .await;
+    SystemTime::now()
+}
+
+/// Waits until every watch of every pod of Pullpass has heard from the API server since then. Kubernetes' own routing may
+/// take half a minute to lead pods to an API server that was away.
+async fn all_follow(scene: &Scene<Exclusive>, since: SystemTime) {
+    let since = since.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let own: Api<Pod> = scene.cluster.of(SYSTEM_NAMESPACE);
+    eventually(POD, "every watch follows", async || {
+        let found = own
+            .list(&ListParams::default())
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut watches = 0;
+        for pod in found {
+            let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+            let address = address.ok_or("a pod has no address")?;
+            let told = reqwest::get(format!("http://{address}:8080/metrics")).await;
+            let told = told.map_err(|error| error.to_string())?.text().await;
+            for line in told.map_err(|error| error.to_string())?.lines() {
+                let Some(contact) = line.strip_prefix(LAST_CONTACT) else {
+                    continue;
+                };
+                let (watch, time) = contact.rsplit_once(' ').unwrap();
+                if time.parse::<f64>().unwrap() < since {
+                    return Err(format!("{}{watch} does not", pod.name_any()));
+                }
+                watches += 1;
+            }
+        }
+        // more than one in each pod
+        if watches > 4 {
+            Ok(())
+        } else {
+            Err(format!("{watches} watches"))
+        }
     })
     .await;
 }
@@ -247,7 +261,7 @@ async fn after_a_restart_of_the_api_server_all_goes_on() {
     let scene = Scene::on(exclusive().await).await;
     let first = scene.namespace("a").await;
     scene.has_login(&first).await;
-    restart_api_server(&scene).await;
+    let back = restart_api_server(&scene).await;
     let changed = scene.cluster.registry().change_password(&scene.user).await;
     registries::write_source(
         &scene.cluster,
@@ -267,4 +281,5 @@ async fn after_a_restart_of_the_api_server_all_goes_on() {
     let second = scene.namespace("b").await;
     scene.pulls_at_once(&second).await;
     all_run(&scene).await;
+    all_follow(&scene, back).await;
 }

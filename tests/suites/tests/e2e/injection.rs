@@ -1,13 +1,9 @@
 //! Which pods get the name, and at which place, through the Service of the installed webhook.
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::PostParams;
 use pullpass_harness::objects::PULL_SECRET;
 use pullpass_harness::{Shared, eventually, shared};
 use pullpass_suites::copies::{self, CONVERGENCE};
-use pullpass_suites::pods::{self, pull_secrets};
-use pullpass_suites::registries;
+use pullpass_suites::{pods, registries};
 use serde_json::{Value, json};
 
 use crate::scene::Scene;
@@ -21,18 +17,14 @@ async fn dry_run(scene: &Scene<Shared>, namespace: &str, changes: &Value) -> Vec
         let (parent, field) = path.rsplit_once('/').unwrap();
         manifest.pointer_mut(parent).unwrap()[field] = value.clone();
     }
-    let pods: Api<Pod> = scene.cluster.of(namespace);
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
-    pull_secrets(&pods.create(&dry_run, &pods::from(&manifest)).await.unwrap())
+    let pod = pods::from(&manifest);
+    scene.dry_run(namespace, &pod).await.unwrap()
 }
 
 #[tokio::test]
 async fn own_pull_secrets_keep_their_order_and_ours_is_last() {
     let scene = Scene::on(shared().await).await;
-    let namespace = scene.namespace("a").await;
+    let namespace = scene.injected_namespace("a").await;
     let own = json!({"/spec/imagePullSecrets": [{"name": "z-first"}, {"name": "a-second"}]});
     assert_eq!(
         dry_run(&scene, &namespace, &own).await,
@@ -45,8 +37,7 @@ async fn own_pull_secrets_keep_their_order_and_ours_is_last() {
 #[tokio::test]
 async fn a_dry_run_tells_that_the_webhook_is_reached() {
     let scene = Scene::on(shared().await).await;
-    let namespace = scene.namespace("a").await;
-    scene.cluster.has_account(&namespace).await;
+    let namespace = scene.injected_namespace("a").await;
     let asked = [
         "--namespace",
         &namespace,
@@ -63,7 +54,7 @@ async fn a_dry_run_tells_that_the_webhook_is_reached() {
 #[tokio::test]
 async fn pods_and_namespaces_can_decline() {
     let scene = Scene::on(shared().await).await;
-    let namespace = scene.namespace("a").await;
+    let namespace = scene.injected_namespace("a").await;
     let declines = json!({"/metadata/labels": {"pullpass.dev/inject": "false"}});
     assert!(dry_run(&scene, &namespace, &declines).await.is_empty());
     let declining = format!("{}-b", scene.name);
@@ -85,11 +76,10 @@ async fn pods_and_namespaces_can_decline() {
 #[tokio::test]
 async fn a_deleted_registry_takes_copies_and_injection_along() {
     let scene = Scene::on(shared().await).await;
-    let namespaces = [scene.namespace("a").await, scene.namespace("b").await];
-    let (host, user) = (scene.host(), &scene.user);
-    for namespace in &namespaces {
-        copies::has_login(&scene.cluster, namespace, host, &user.name, &user.password).await;
-    }
+    let namespaces = [
+        scene.injected_namespace("a").await,
+        scene.injected_namespace("b").await,
+    ];
     registries::delete(&scene.cluster, &scene.name).await;
     for namespace in &namespaces {
         copies::is_clear(&scene.cluster, namespace).await;

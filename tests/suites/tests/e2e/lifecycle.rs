@@ -7,9 +7,9 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use kube::api::{ListParams, PostParams};
+use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt as _};
 use pullpass_api::{PullAccess, Registry};
 use pullpass_harness::identity::service_account_user;
@@ -113,26 +113,20 @@ async fn secrets_called_as_ours(cluster: &Full, which: &ListParams) -> Vec<Strin
 async fn an_uninstall_leaves_nothing_and_refuses_no_pod() {
     let scene = Scene::on(exclusive().await).await;
     let cluster = &scene.cluster;
-    let namespaces = [scene.namespace("a").await, scene.namespace("b").await];
-    for namespace in &namespaces {
-        cluster.has_account(namespace).await;
-        scene.has_login(namespace).await;
-    }
+    let namespaces = [
+        scene.injected_namespace("a").await,
+        scene.injected_namespace("b").await,
+    ];
     // what tenants of other tests hold the name with is theirs
     let unlabelled = ListParams::default().labels("!pullpass.dev/copy");
     let mut foreign = secrets_called_as_ours(cluster, &unlabelled).await;
     foreign.retain(|name| !name.starts_with(&format!("{SYSTEM_NAMESPACE}/")));
     let done = AtomicBool::new(false);
     let creating = async {
-        let pods: Api<Pod> = cluster.of(&namespaces[0]);
-        let dry_run = PostParams {
-            dry_run: true,
-            ..PostParams::default()
-        };
         let pod = pods::pod("probe", "registry.example.com/any:1");
         let mut created = 0;
         while !done.load(Ordering::Relaxed) {
-            pods.create(&dry_run, &pod).await.unwrap();
+            scene.dry_run(&namespaces[0], &pod).await.unwrap();
             created += 1;
         }
         created

@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Event, Pod, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
+use pullpass_harness::objects::PULL_SECRET;
 use pullpass_harness::registry::User;
 use pullpass_harness::{Full, eventually, name};
 use pullpass_suites::{copies, pods, registries};
@@ -54,6 +55,38 @@ impl<C: std::ops::Deref<Target = Full>> Scene<C> {
         let namespace = format!("{}-{suffix}", self.name);
         self.cluster.create_namespace(&namespace, &[]).await;
         namespace
+    }
+
+    /// A namespace of the test's own with the login in it, which the webhook has heard of, and of its Registry.
+    pub(crate) async fn injected_namespace(&self, suffix: &str) -> String {
+        let namespace = self.namespace(suffix).await;
+        self.cluster.has_account(&namespace).await;
+        self.has_login(&namespace).await;
+        self.injects(&namespace).await;
+        namespace
+    }
+
+    /// The pull secrets that a pod would have, created now.
+    pub(crate) async fn dry_run(&self, namespace: &str, pod: &Pod) -> kube::Result<Vec<String>> {
+        let pods: Api<Pod> = self.cluster.of(namespace);
+        let dry_run = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        Ok(pods::pull_secrets(&pods.create(&dry_run, pod).await?))
+    }
+
+    /// Waits until a pod that is tried is injected.
+    pub(crate) async fn injects(&self, namespace: &str) {
+        let pod = pods::pod("tried", "registry.example.com/any:1");
+        eventually(POD, "the webhook injects", async || {
+            match self.dry_run(namespace, &pod).await {
+                Ok(names) if names == [PULL_SECRET] => Ok(()),
+                Ok(names) => Err(format!("{names:?}")),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await;
     }
 
     /// Pushes a private image that no node has, and returns its reference.

@@ -17,7 +17,7 @@ const CREATORS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// A pod that no scheduler takes, since it is its creation that counts.
-pub(crate) fn unscheduled(name: &str) -> Pod {
+fn unscheduled(name: &str) -> Pod {
     let mut manifest = pods::manifest(name, "registry.example.com/any:1");
     manifest["spec"]["schedulerName"] = json!("nobody");
     pods::from(&manifest)
