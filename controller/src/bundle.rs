@@ -329,7 +329,7 @@ impl Work<'_> {
             immutable: false,
             bundle: Some(Arc::new(wanted)),
         };
-        self.context.world.wrote_bundle(name, Some(secret));
+        self.context.world.wrote_bundle(name, secret);
         Ok(())
     }
 
@@ -345,7 +345,7 @@ impl Work<'_> {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        self.context.world.wrote_bundle(name, None);
+        self.context.world.deleted_bundle(name, version);
         Ok(())
     }
 }

@@ -108,7 +108,7 @@ pub(crate) async fn remove(context: Context, term: Term, serving: Serving) {
         let result = term.write(secrets.delete(name, &parameters)).await;
         context.metrics.wrote("certificate", "delete", &result);
         match result {
-            Ok(_) => context.world.wrote_secret(name, None),
+            Ok(_) => context.world.deleted_secret(name, &version),
             Err(error) => tracing::warn!(secret = name, %error, "certificate not deleted"),
         }
     }
@@ -248,7 +248,7 @@ async fn store(
     let patch = Patch::Apply(&manifest);
     let request = secrets.patch(name, &parameters, &patch);
     let secret = write(context, term, "certificate", request).await?;
-    context.world.wrote_secret(name, Some(secret));
+    context.world.wrote_secret(name, secret);
     Ok(())
 }
 

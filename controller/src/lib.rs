@@ -20,6 +20,7 @@ mod inquiry;
 mod leader;
 mod manifest;
 mod metrics;
+mod mirror;
 mod namespace;
 mod nodes;
 mod observed;

@@ -10,6 +10,7 @@ use pullpass_core::bundle::{BUNDLE_KEY, BUNDLE_SECRET_TYPE, Bundle, Mode};
 use pullpass_core::reason::Reason;
 use pullpass_core::render::Outcome;
 
+use crate::mirror::{Mirror, Versioned};
 use crate::observed::Version;
 use crate::taint::Tainted;
 
@@ -41,6 +42,12 @@ impl BundleSecret {
     }
 }
 
+impl Versioned for BundleSecret {
+    fn version(&self) -> Version {
+        self.version.clone()
+    }
+}
+
 /// What the bundles came to when they were last put together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BundleStanding {
@@ -55,8 +62,8 @@ pub(crate) struct BundleStanding {
 /// What is known of nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
-    /// The bundles' Secrets, by name.
-    pub(crate) secrets: BTreeMap<String, BundleSecret>,
+    /// The bundles' Secrets. Each has a watch of its own, and what one has told says nothing of the other.
+    pub(crate) bundles: BTreeMap<String, Mirror<BundleSecret>>,
     /// What each node tells, by its name.
     pub(crate) states: BTreeMap<String, NodePullAccess>,
     /// How many nodes are to run the agent; `None` where its DaemonSet is not there or was not looked at.
@@ -116,11 +123,15 @@ impl Nodes {
                 .is_some_and(|at| at.0 <= now)
     }
 
+    /// A bundle's Secret.
+    pub(crate) fn bundle(&self, secret: &str) -> Option<&BundleSecret> {
+        self.bundles.get(secret)?.get(secret)
+    }
+
     /// The generation after every one that was ever seen of the Secret, so that no node takes old content for new.
     pub(crate) fn next_generation(&self, secret: &str) -> u64 {
         let written = self
-            .secrets
-            .get(secret)
+            .bundle(secret)
             .and_then(|secret| secret.bundle.as_ref())
             .map(|bundle| bundle.generation);
         let told = self
@@ -255,7 +266,11 @@ mod tests {
                 ..Bundle::default()
             })),
         };
-        nodes.secrets.insert("pullpass-nodes".into(), written);
+        nodes
+            .bundles
+            .entry("pullpass-nodes".into())
+            .or_default()
+            .written("pullpass-nodes", written);
         assert_eq!(nodes.next_generation("pullpass-nodes"), 10);
         let mut liar = nodes;
         liar.states.insert("c".into(), state("c", held(i64::MAX)));

@@ -223,7 +223,7 @@ impl Work {
         self.context.metrics.wrote("credential", "apply", &result);
         match result {
             Ok(secret) => {
-                self.context.world.wrote_secret(&secret_name, Some(secret));
+                self.context.world.wrote_secret(&secret_name, secret);
                 Ok(())
             }
             Err(error) => Err(self.failed(&error)),
@@ -311,7 +311,7 @@ impl Work {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        self.context.world.wrote_secret(secret_name, None);
+        self.context.world.deleted_secret(secret_name, version);
         Ok(())
     }
 }

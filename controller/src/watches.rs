@@ -132,7 +132,7 @@ fn start_nodes(
             WatchSpec::new(watch_name).named(secret),
             |client| Api::<Secret>::namespaced(client, NODES_NAMESPACE),
             BundleSecret::observe,
-            move |change| into.bundle_changed(secret, change.latest()),
+            move |change| into.bundle_changed(secret, change),
         )?;
     }
 

@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 #[cfg(test)]
 pub(crate) use self::known::Withheld;
 pub(crate) use self::known::{Findings, Known, Verdict};
-use self::own_objects::Told;
+use self::own_objects::OwnNews;
 pub(crate) use self::place::{Place, Standing};
 pub(crate) use self::settings::{PullSecrets, Settings};
 use self::shared_lists::SharedLists;
@@ -36,6 +36,7 @@ pub(crate) use self::webhook_configuration::WebhookConfiguration;
 use crate::credential::{self, LastGood};
 use crate::heard::Heard;
 use crate::inquiry::{Login, Question, Verification};
+use crate::mirror::Mirror;
 use crate::nodes::Nodes;
 use crate::queue::{Lane, Queue};
 use crate::rules::Rules;
@@ -72,7 +73,7 @@ pub(crate) struct World {
 #[derive(Debug, Default)]
 struct Inner {
     registries: BTreeMap<String, Known>,
-    secrets: BTreeMap<String, Arc<Secret>>,
+    secrets: Mirror<Arc<Secret>>,
     last_good: BTreeMap<String, LastGood>,
     heard: BTreeMap<String, Heard>,
     login_questions: HashMap<String, Arc<Question<Login>>>,
@@ -80,7 +81,7 @@ struct Inner {
     /// By Registry: what is left of its last good credential without what is withheld, and of which it is left.
     rests: HashMap<String, (Arc<Entries>, Arc<Entries>)>,
     places: HashMap<String, Place>,
-    told: Told,
+    own_news: OwnNews,
     lists: SharedLists,
     webhook_configuration: Option<WebhookConfiguration>,
     rules: Arc<Rules>,
@@ -128,7 +129,7 @@ impl World {
             .chain(
                 inner
                     .secrets
-                    .keys()
+                    .names()
                     .filter_map(|name| credential::registry_of(name).map(ToOwned::to_owned)),
             )
             .collect();

@@ -9,7 +9,9 @@ use pullpass_core::bundle::Mode;
 use pullpass_daemon::Change;
 
 use super::World;
+use crate::mirror::Mirror;
 use crate::nodes::{BundleSecret, BundleStanding, NodeTally, Nodes};
+use crate::observed::Version;
 use crate::taint::Tainted;
 
 impl World {
@@ -19,30 +21,35 @@ impl World {
     }
 
     /// Folds the watch on one of the bundles' Secrets.
-    pub(crate) fn bundle_changed(&self, name: &str, found: Option<BundleSecret>) {
-        self.wrote_bundle(name, found);
+    pub(crate) fn bundle_changed(&self, name: &str, change: Change<BundleSecret>) {
+        self.fold_bundle(name, |bundle| match change {
+            Change::Restarted(all) => {
+                bundle.restarted(all.into_iter().map(|s| (name.to_owned(), s)).collect());
+            }
+            Change::Applied(secret) => bundle.applied(name.to_owned(), secret),
+            Change::Deleted(secret) => bundle.deleted(name, &secret.version),
+        });
         self.bundles.notify_one();
     }
 
-    /// A bundle's Secret was written, or is known to be gone: what the watch will tell as well.
-    pub(crate) fn wrote_bundle(&self, name: &str, found: Option<BundleSecret>) {
+    /// A bundle's Secret was written: what the watch will tell as well.
+    pub(crate) fn wrote_bundle(&self, name: &str, secret: BundleSecret) {
+        self.fold_bundle(name, |bundle| bundle.written(name, secret));
+    }
+
+    /// The Secret of a bundle of which this was a version is gone.
+    pub(crate) fn deleted_bundle(&self, name: &str, version: &Version) {
+        self.fold_bundle(name, |bundle| bundle.gone(name, version));
+    }
+
+    fn fold_bundle(&self, name: &str, fold: impl FnOnce(&mut Mirror<BundleSecret>)) {
         let mut nodes = self.lock_nodes();
-        match found {
-            None => {
-                nodes.secrets.remove(name);
-            }
-            Some(found) => {
-                let known = nodes.secrets.get(name);
-                if !known.is_some_and(|known| known.version.is_newer_than(&found.version)) {
-                    nodes.secrets.insert(name.to_owned(), found);
-                }
-            }
-        }
+        fold(nodes.bundles.entry(name.to_owned()).or_default());
     }
 
     /// A bundle's Secret.
     pub(crate) fn bundle_secret(&self, name: &str) -> Option<BundleSecret> {
-        self.lock_nodes().secrets.get(name).cloned()
+        self.lock_nodes().bundle(name).cloned()
     }
 
     /// The generation that the next content of a bundle's Secret has.

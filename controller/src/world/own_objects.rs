@@ -6,15 +6,15 @@ use pullpass_daemon::Change;
 
 use super::place::Place;
 use super::{Inner, World};
+use crate::mirror::News;
 use crate::observed::{Access, AccessContent, Copy, Version};
 use crate::queue::Lane;
 
-/// How far the watches have told. Their news come in the order of resource versions, which count up over all objects of a
-/// kind, so what is not newer and not there has been deleted since.
+/// What the watches have told.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    copies: Option<Version>,
-    accesses: Option<Version>,
+pub(super) struct OwnNews {
+    copies: News,
+    accesses: News,
 }
 
 /// What Pullpass keeps in a namespace, one of each kind.
@@ -24,8 +24,8 @@ trait OwnObject: Sized {
 
     fn version(&self) -> &Version;
 
-    /// The latest that the watch has told of any object of the kind.
-    fn told(told: &mut Told) -> &mut Option<Version>;
+    /// What the watch on its kind has told.
+    fn news(news: &mut OwnNews) -> &mut News;
 
     /// Takes its place, unless a later state is there.
     fn fold(self, namespace: String, inner: &mut Inner);
@@ -40,8 +40,8 @@ impl OwnObject for Copy {
         &self.version
     }
 
-    fn told(told: &mut Told) -> &mut Option<Version> {
-        &mut told.copies
+    fn news(news: &mut OwnNews) -> &mut News {
+        &mut news.copies
     }
 
     /// What was once ours stays ours whatever becomes of its labels.
@@ -66,8 +66,8 @@ impl OwnObject for Access {
         &self.version
     }
 
-    fn told(told: &mut Told) -> &mut Option<Version> {
-        &mut told.accesses
+    fn news(news: &mut OwnNews) -> &mut News {
+        &mut news.accesses
     }
 
     fn fold(mut self, namespace: String, inner: &mut Inner) {
@@ -139,17 +139,17 @@ impl Inner {
                 }
                 for (namespace, object) in objects {
                     touched.push(namespace.clone());
-                    self.was_told::<T>(object.version());
+                    T::news(&mut self.own_news).told(object.version());
                     object.fold(namespace, self);
                 }
             }
             Change::Applied((namespace, object)) => {
                 touched.push(namespace.clone());
-                self.was_told::<T>(object.version());
+                T::news(&mut self.own_news).told(object.version());
                 object.fold(namespace, self);
             }
             Change::Deleted((namespace, object)) => {
-                self.was_told::<T>(object.version());
+                T::news(&mut self.own_news).told(object.version());
                 if self.fold_deleted::<T>(&namespace, object.version()) {
                     touched.push(namespace);
                 }
@@ -159,23 +159,14 @@ impl Inner {
         touched
     }
 
-    fn was_told<T: OwnObject>(&mut self, version: &Version) {
-        let told = T::told(&mut self.told);
-        if told.as_ref().is_none_or(|told| version.is_newer_than(told)) {
-            *told = Some(version.clone());
-        }
-    }
-
     /// The answer to a write may come after the news of what became of the object since.
     fn fold_written<T: OwnObject>(&mut self, namespace: &str, written: T) {
-        let is_there = self
+        let known = self
             .places
             .get_mut(namespace)
-            .is_some_and(|place| T::slot(place).is_some());
-        let was_told = T::told(&mut self.told)
-            .as_ref()
-            .is_some_and(|told| !written.version().is_newer_than(told));
-        if is_there || !was_told {
+            .and_then(|place| T::slot(place).as_ref())
+            .map(|known| known.version().clone());
+        if !T::news(&mut self.own_news).outrun(written.version(), known.as_ref()) {
             written.fold(namespace.to_owned(), self);
         }
     }

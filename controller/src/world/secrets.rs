@@ -9,6 +9,8 @@ use pullpass_daemon::Change;
 
 use super::{Inner, World};
 use crate::credential::{self, LastGood};
+use crate::mirror::Versioned;
+use crate::observed::Version;
 use crate::queue::Lane;
 use crate::source;
 
@@ -18,24 +20,20 @@ impl World {
         let mut inner = self.lock();
         let changed: BTreeSet<String> = match change {
             Change::Restarted(secrets) => {
-                let before = std::mem::take(&mut inner.secrets);
-                inner.secrets = secrets
-                    .into_iter()
-                    .map(|secret| (secret.name_any(), Arc::new(secret)))
-                    .collect();
-                before
-                    .into_keys()
-                    .chain(inner.secrets.keys().cloned())
-                    .collect()
+                let before: Vec<String> = inner.secrets.names().cloned().collect();
+                let secrets = secrets.into_iter().map(|s| (s.name_any(), Arc::new(s)));
+                inner.secrets.restarted(secrets.collect());
+                let now = inner.secrets.names().cloned();
+                before.into_iter().chain(now).collect()
             }
             Change::Applied(secret) => {
                 let name = secret.name_any();
-                inner.secrets.insert(name.clone(), Arc::new(secret));
+                inner.secrets.applied(name.clone(), Arc::new(secret));
                 BTreeSet::from([name])
             }
             Change::Deleted(secret) => {
                 let name = secret.name_any();
-                inner.secrets.remove(&name);
+                inner.secrets.deleted(&name, &Version::of(&secret.metadata));
                 BTreeSet::from([name])
             }
         };
@@ -54,14 +52,24 @@ impl World {
         self.lock().secrets.get(name).map(Arc::clone)
     }
 
-    /// A Secret of our own namespace was written, or is known to be gone: what the watch will tell as well.
-    pub(crate) fn wrote_secret(&self, name: &str, secret: Option<Secret>) {
+    /// A Secret of our own namespace was written: what the watch will tell as well.
+    pub(crate) fn wrote_secret(&self, name: &str, secret: Secret) {
         let mut inner = self.lock();
-        match secret {
-            Some(secret) => inner.secrets.insert(name.to_owned(), Arc::new(secret)),
-            None => inner.secrets.remove(name),
-        };
+        inner.secrets.written(name, Arc::new(secret));
         inner.secret_changed(name);
+    }
+
+    /// The Secret of our own namespace of which this was a version is gone.
+    pub(crate) fn deleted_secret(&self, name: &str, version: &Version) {
+        let mut inner = self.lock();
+        inner.secrets.gone(name, version);
+        inner.secret_changed(name);
+    }
+}
+
+impl Versioned for Arc<Secret> {
+    fn version(&self) -> Version {
+        Version::of(&self.metadata)
     }
 }
 
