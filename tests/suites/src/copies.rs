@@ -126,3 +126,29 @@ pub async fn has_state(server: &ApiServer, namespace: &str, wanted: &str) {
     })
     .await;
 }
+
+/// Waits until the namespace's PullAccess gives these reasons, by registry.
+///
+/// # Panics
+/// If that does not come about.
+pub async fn tells(server: &ApiServer, namespace: &str, expected: &[(&str, &str)]) {
+    eventually(
+        CONVERGENCE,
+        "the PullAccess tells of each registry",
+        async || {
+            let access = access(server, namespace).await.ok_or("no PullAccess")?;
+            let told: Vec<(&str, &str)> = access
+                .spec
+                .registries
+                .iter()
+                .map(|registry| (registry.name.as_str(), registry.reason.as_str()))
+                .collect();
+            if told == expected {
+                Ok(())
+            } else {
+                Err(format!("{told:?}"))
+            }
+        },
+    )
+    .await;
+}

@@ -182,8 +182,7 @@ async fn a_password_is_rolled_out_when_the_registry_takes_it() {
     has_condition(server, "acme", "Verified", "False/Unauthorized").await;
     has_condition(server, "acme", "CredentialsReady", "False/Unauthorized").await;
     assert!(copies::secret(server, team).await.is_none());
-    let access = copies::access(server, team).await.unwrap();
-    assert_eq!(access.spec.registries[0].reason, "Unauthorized");
+    copies::tells(server, team, &[("acme", "Unauthorized")]).await;
 
     registries::write_source(server, "acme", "user", "first").await;
     has_login(server, team, &registry.host(), "user", "first").await;
@@ -398,6 +397,7 @@ async fn a_token_is_issued_once_for_all_namespaces_and_not_again_after_a_restart
 async fn a_token_is_renewed_in_place_before_its_end() {
     let scene = issued(SHORT_LIFE).await;
     let first = scene.has_another(None).await;
+    copies::has_state(&scene.server, &scene.teams[0], "Written/Written").await;
     let before = version(&scene.server, &scene.teams[0]).await.0;
     let access = copies::access(&scene.server, &scene.teams[0])
         .await

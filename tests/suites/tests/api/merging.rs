@@ -32,31 +32,6 @@ async fn distributed(server: &Lease, registry: &str, wanted: &str) -> String {
         .message
 }
 
-/// Waits until the namespace's PullAccess gives these reasons, by registry.
-async fn tells(server: &Lease, namespace: &str, expected: &[(&str, &str)]) {
-    eventually(
-        CONVERGENCE,
-        "the PullAccess tells of each registry",
-        async || {
-            let access = copies::access(server, namespace)
-                .await
-                .ok_or("no PullAccess")?;
-            let told: Vec<(&str, &str)> = access
-                .spec
-                .registries
-                .iter()
-                .map(|registry| (registry.name.as_str(), registry.reason.as_str()))
-                .collect();
-            if told == expected {
-                Ok(())
-            } else {
-                Err(format!("{told:?}"))
-            }
-        },
-    )
-    .await;
-}
-
 #[tokio::test]
 async fn what_does_not_fit_is_named_and_the_rest_works() {
     let server = lease().await;
@@ -84,7 +59,7 @@ async fn what_does_not_fit_is_named_and_the_rest_works() {
     );
     let named = format!("TooLarge in {crowded} (left out: left.example.com)");
     assert!(message.contains(&named), "{message}");
-    tells(
+    copies::tells(
         &server,
         &crowded,
         &[
@@ -106,7 +81,7 @@ async fn what_does_not_fit_is_named_and_the_rest_works() {
 
     // a higher priority turns it round
     registries::patch(&server, "left", &serde_json::json!({"priority": 2})).await;
-    tells(
+    copies::tells(
         &server,
         &crowded,
         &[
@@ -248,7 +223,7 @@ async fn a_hand_over_leaves_no_moment_without_a_credential() {
         },
     )
     .await;
-    tells(&server, &team, &[("new", "Available")]).await;
+    copies::tells(&server, &team, &[("new", "Available")]).await;
     let last = has_login(&server, &team, HOST, "new", "new").await;
     // a version to end with
     registries::write_source(&server, "new", "new", "end").await;
