@@ -21,15 +21,11 @@ impl News {
         }
     }
 
-    /// Whether more has been told already than an answer to a write says. `known` is what is there.
-    pub(crate) fn outrun(&self, written: &Version, known: Option<&Version>) -> bool {
-        match known {
-            Some(known) => known.is_newer_than(written),
-            None => self
-                .0
-                .as_ref()
-                .is_some_and(|told| !written.is_newer_than(told)),
-        }
+    /// Whether the watch has told all up to this version: an object in it that is not there is gone.
+    pub(crate) fn have_passed(&self, version: &Version) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|told| !version.is_newer_than(told))
     }
 }
 
@@ -74,15 +70,8 @@ impl<T: Versioned> Mirror<T> {
 
     /// The watch tells of an object. What was written since stays.
     pub(crate) fn applied(&mut self, name: String, object: T) {
-        let version = object.version();
-        self.news.told(&version);
-        let is_old = self
-            .objects
-            .get(&name)
-            .is_some_and(|known| known.version().is_newer_than(&version));
-        if !is_old {
-            self.objects.insert(name, object);
-        }
+        self.news.told(&object.version());
+        self.put(name, object);
     }
 
     /// The watch tells that an object is gone, in its last version.
@@ -93,9 +82,17 @@ impl<T: Versioned> Mirror<T> {
 
     /// An object was written, as the answer says. What was told since stays.
     pub(crate) fn written(&mut self, name: &str, object: T) {
-        let known = self.objects.get(name).map(Versioned::version);
-        if !self.news.outrun(&object.version(), known.as_ref()) {
-            self.objects.insert(name.to_owned(), object);
+        if self.objects.contains_key(name) || !self.news.have_passed(&object.version()) {
+            self.put(name.to_owned(), object);
+        }
+    }
+
+    /// It takes its place, unless a later state is there.
+    fn put(&mut self, name: String, object: T) {
+        let version = object.version();
+        let known = self.objects.get(&name);
+        if !known.is_some_and(|known| known.version().is_newer_than(&version)) {
+            self.objects.insert(name, object);
         }
     }
 

@@ -89,10 +89,31 @@ impl Restarter {
         configuration: &str,
         unchanged_for: Duration,
     ) -> Result<Option<String>, Missed> {
-        let turn = turn(&lease, &self.node, configuration, unchanged_for);
-        // a node that cannot restart its kubelet says so whoever's turn it is, and no other waits for it
-        match (turn, Systemd::connect(&self.socket).await) {
-            (Turn::Stopped { node }, _) => {
+        match turn(&lease, &self.node, configuration, unchanged_for) {
+            Turn::Free => {
+                // no other node waits for this one's bus
+                let systemd = Systemd::connect(&self.socket).await?;
+                let lease = self.turn.take(lease).await?;
+                self.restart(&systemd, lease, configuration).await?;
+                Ok(None)
+            }
+            Turn::Ours => match Systemd::connect(&self.socket).await {
+                Ok(systemd) => {
+                    self.restart(&systemd, lease, configuration).await?;
+                    Ok(None)
+                }
+                Err(error) => {
+                    self.turn.give_back(lease).await?;
+                    Err(error.into())
+                }
+            },
+            Turn::Waiting { node } => {
+                // a node that cannot restart its kubelet says so whoever's turn it is
+                drop(Systemd::connect(&self.socket).await?);
+                tracing::info!(node, "another node restarts its kubelet");
+                Ok(Some(format!("the node {node} restarts its kubelet first")))
+            }
+            Turn::Stopped { node } => {
                 tracing::warn!(
                     node,
                     "kubelet of that node did not come back with this configuration: no other is restarted"
@@ -100,24 +121,6 @@ impl Restarter {
                 Ok(Some(format!(
                     "no other node is restarted after kubelet of {node} did not come back with this configuration"
                 )))
-            }
-            (Turn::Ours, Err(error)) => {
-                self.turn.give_back(lease).await?;
-                Err(error.into())
-            }
-            (Turn::Free | Turn::Waiting { .. }, Err(error)) => Err(error.into()),
-            (Turn::Waiting { node }, Ok(_)) => {
-                tracing::info!(node, "another node restarts its kubelet");
-                Ok(Some(format!("the node {node} restarts its kubelet first")))
-            }
-            (Turn::Free, Ok(systemd)) => {
-                let lease = self.turn.take(lease).await?;
-                self.restart(&systemd, lease, configuration).await?;
-                Ok(None)
-            }
-            (Turn::Ours, Ok(systemd)) => {
-                self.restart(&systemd, lease, configuration).await?;
-                Ok(None)
             }
         }
     }

@@ -161,12 +161,11 @@ impl Inner {
 
     /// The answer to a write may come after the news of what became of the object since.
     fn fold_written<T: OwnObject>(&mut self, namespace: &str, written: T) {
-        let known = self
+        let is_there = self
             .places
             .get_mut(namespace)
-            .and_then(|place| T::slot(place).as_ref())
-            .map(|known| known.version().clone());
-        if !T::news(&mut self.own_news).outrun(written.version(), known.as_ref()) {
+            .is_some_and(|place| T::slot(place).is_some());
+        if is_there || !T::news(&mut self.own_news).have_passed(written.version()) {
             written.fold(namespace.to_owned(), self);
         }
     }

@@ -50,9 +50,8 @@ impl Pauses {
         self.failed = Some(Instant::now());
         self.granted.mark_unchanged();
         let pause = self.backoff.next().unwrap_or(LONGEST);
-        let shortest = pause.min(FIRST);
-        sleep(shortest).await;
-        let rest = pause.saturating_sub(shortest);
+        sleep(FIRST).await;
+        let rest = pause.saturating_sub(FIRST);
         if reason == Reason::Throttled {
             sleep(rest).await;
         } else {

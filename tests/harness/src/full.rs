@@ -1,6 +1,7 @@
 //! The full cluster, with Pullpass installed as its users install it.
 
 use std::ops::Deref;
+use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Node;
@@ -90,6 +91,11 @@ impl Full {
     /// Loads Pullpass's images into nodes that have come since it was installed.
     pub async fn load_images(&self) {
         must(install::load_images(&self.server).await);
+    }
+
+    /// Waits until nothing of the node agents is there.
+    pub async fn agents_are_gone(&self, within: Duration) {
+        install::agents_are_gone(&self.server, within).await;
     }
 
     async fn has_one_node(&self) -> Result<()> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use pullpass_api::NodePullAccess;
@@ -233,17 +233,7 @@ impl NodeScene {
 
     /// Waits until nothing of the agent is there.
     pub(crate) async fn agents_are_gone(&self) {
-        let namespaces: Api<Namespace> = self.scene.cluster.all();
-        eventually(
-            ROLLED_OUT,
-            "the agent's namespace is gone",
-            async || match namespaces.get_opt(NODES_NAMESPACE).await {
-                Ok(None) => Ok(()),
-                Ok(Some(_)) => Err("it is there".to_owned()),
-                Err(error) => Err(error.to_string()),
-            },
-        )
-        .await;
+        self.scene.cluster.agents_are_gone(ROLLED_OUT).await;
     }
 }
 
